@@ -1,0 +1,231 @@
+"""One DQN agent (Mnih et al. 2015): its state, and how it starts, acts and learns.
+
+Written for a single agent with scalars. Whatever it becomes depends on its keys, its hyperparameters and its own step
+count alone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxdqn import network, prng, q_learning
+from jaxdqn.config import Config
+from jaxdqn.environment import EnvState, make
+from jaxdqn.hyperparams import Hyperparams
+from jaxdqn.network import Params
+from jaxdqn.replay import Transition
+
+_ADAM_B1, _ADAM_B2, _ADAM_EPS = 0.9, 0.999, 1e-8
+_ADAM = optax.scale_by_adam(_ADAM_B1, _ADAM_B2, _ADAM_EPS)
+
+
+class Actor(NamedTuple):
+    """The agent's life in its environment."""
+
+    env_state: EnvState
+    obs: Float[Array, " obs"]  # as the network sees it (normalised or not)
+    step: Int[Array, ""]  # environment steps lived
+    episodes: Int[Array, ""]  # episodes finished
+    episode_return: Float[Array, ""]  # of the running episode
+    return_sum: Float[Array, ""]  # of the finished episodes
+    alive: Bool[Array, ""]  # false: frozen for good
+    diverged: Bool[Array, ""]  # a Q-value or a loss was not finite
+
+
+class Learner(NamedTuple):
+    """What an update changes."""
+
+    params: Params
+    target_params: Params
+    opt_state: optax.ScaleByAdamState
+    updates: Int[Array, ""]
+    loss_sum: Float[Array, ""]  # over the updates
+    last_copy: Int[Array, ""]  # step of the last copy to the target network
+    finite: Bool[Array, ""]  # false: an update was not finite, and not made
+
+
+class Keys(NamedTuple):
+    """The random streams of one agent."""
+
+    init: Array  # a `jax.random` key
+    act: prng.Key  # its counter is the environment step
+    sample: prng.Key  # its counter is the number of the update
+
+
+class Chance(NamedTuple):
+    """All that is random in one environment step, drawn beforehand: a tick's draws are made together."""
+
+    explore: Float[Array, ""]  # a random action is taken if this is below ε …
+    action: Int[Array, ""]  # … and it is this one
+    key_step: Array
+    reset_state: EnvState  # where the next episode starts, should this one end
+    reset_obs: Float[Array, " obs"]
+
+
+class AgentState(NamedTuple):
+    """All of one agent but its replay."""
+
+    actor: Actor
+    learner: Learner
+
+
+def keys(key: Array) -> Keys:
+    """Split an agent's key into its streams."""
+    key_init, key_act, key_sample = jax.random.split(key, 3)
+    return Keys(key_init, prng.key_words(key_act), prng.key_words(key_sample))
+
+
+def chance(key: prng.Key, step: Int[Array, ""], hyperparams: Hyperparams, config: Config) -> Chance:
+    """Draw what is random in environment step `step`."""
+    env = make(config.env)
+    explore, action = prng.words(key, step, 0)
+    reset_state, reset_obs = env.reset(prng.key_at(key, step, 1))
+    return Chance(
+        explore=prng.uniform(explore),
+        action=prng.below(action, jnp.int32(env.num_actions)),
+        key_step=prng.key_at(key, step, 2),
+        reset_state=reset_state,
+        reset_obs=observe(reset_obs, hyperparams, config),
+    )
+
+
+def init(key: Array, hyperparams: Hyperparams, config: Config) -> AgentState:
+    """Return a newborn agent: fresh parameters, an empty window, the first observation."""
+    key_params, key_reset = jax.random.split(key)
+    params = network.init(key_params, hyperparams, config)
+    env_state, obs = make(config.env).reset(key_reset)
+    zero, one = jnp.zeros((), jnp.int32), jnp.ones((), bool)
+    return AgentState(
+        actor=Actor(
+            env_state=env_state,
+            obs=observe(obs, hyperparams, config),
+            step=zero,
+            episodes=zero,
+            episode_return=jnp.zeros(()),
+            return_sum=jnp.zeros(()),
+            alive=one,
+            diverged=~one,
+        ),
+        learner=Learner(
+            params=params,
+            target_params=params,
+            opt_state=_ADAM.init(ravel_pytree(params)[0]),  # type: ignore[arg-type]
+            updates=zero,
+            loss_sum=jnp.zeros(()),
+            last_copy=zero,
+            finite=one,
+        ),
+    )
+
+
+def observe(obs: Float[Array, "*batch obs"], hyperparams: Hyperparams, config: Config) -> Float[Array, "*batch obs"]:
+    """Normalise an observation, if the agent does."""
+    if not config.obs_mean:
+        return obs
+    normal = (obs - jnp.array(config.obs_mean)) / jnp.array(config.obs_std)
+    return jnp.where(hyperparams.normalize_obs, normal, obs)
+
+
+def act(
+    chance: Chance, actor: Actor, params: Params, hyperparams: Hyperparams, config: Config
+) -> tuple[Actor, Transition]:
+    """Take one ε-greedy environment step; start a new episode where this one ends. A frozen agent stays as it is."""
+    env = make(config.env)
+    q_values = network.q_values(params, actor.obs, hyperparams, config)
+    greedy_action = jnp.argmax(q_values).astype(jnp.int32)
+    explore = chance.explore < q_learning.epsilon(actor.step, hyperparams)
+    action = jnp.where(explore, chance.action, greedy_action)
+
+    after = env.step(chance.key_step, actor.env_state, action)
+    next_obs = observe(after.obs, hyperparams, config)
+    done = after.terminated | after.truncated
+    step, episodes = actor.step + 1, actor.episodes + done
+    episode_return = actor.episode_return + after.reward
+    diverged = ~jnp.all(jnp.isfinite(q_values))
+    ended = diverged | (step >= config.env_steps)
+    if config.episodes is not None:
+        ended |= episodes >= config.episodes
+    moved = Actor(
+        env_state=jax.tree.map(lambda new, old: jnp.where(done, new, old), chance.reset_state, after.state),
+        obs=jnp.where(done, chance.reset_obs, next_obs),
+        step=step,
+        episodes=episodes,
+        episode_return=jnp.where(done, 0.0, episode_return),
+        return_sum=actor.return_sum + jnp.where(done, episode_return, 0.0),
+        alive=~ended,
+        diverged=diverged,
+    )
+    transition = Transition(
+        obs=actor.obs, action=action, reward=after.reward, next_obs=next_obs, terminated=after.terminated
+    )
+    return jax.tree.map(lambda new, old: jnp.where(actor.alive, new, old), moved, actor), transition
+
+
+def loss(
+    params: Params, target_params: Params, batch: Transition, hyperparams: Hyperparams, config: Config
+) -> Float[Array, ""]:
+    """Mean loss over the first `batch_size` transitions of a batch; the rest only fills the shape."""
+    num = batch.reward.shape[0]
+    q_values = network.q_values(params, batch.obs, hyperparams, config)
+    next_target_q = network.q_values(target_params, batch.next_obs, hyperparams, config)
+    next_q = network.q_values(jax.lax.stop_gradient(params), batch.next_obs, hyperparams, config)
+    value = jax.vmap(q_learning.next_value, (0, 0, None))(next_q, next_target_q, hyperparams.double_q)
+    target = jax.vmap(q_learning.td_target, (0, 0, 0, None))(batch.reward, batch.terminated, value, hyperparams.gamma)
+    chosen = jnp.arange(q_values.shape[-1]) == batch.action[:, None]
+    td_error = jnp.sum(jnp.where(chosen, q_values, 0.0), axis=-1) - jax.lax.stop_gradient(target)
+    losses = jax.vmap(q_learning.td_loss, (0, None))(td_error, hyperparams.huber_loss)
+    used = jnp.arange(num) < hyperparams.batch_size
+    return jnp.sum(jnp.where(used, losses, 0.0)) / hyperparams.batch_size
+
+
+def learn(
+    learner: Learner, due: Bool[Array, ""], step: Int[Array, ""], batch: Transition, hyperparams: Hyperparams, config: Config
+) -> Learner:
+    """Make one gradient step with Adam (Kingma & Ba 2015) at environment step `step`, if it is `due` and finite."""
+    value, grads = jax.value_and_grad(loss)(learner.params, learner.target_params, batch, hyperparams, config)
+    gradient, unravel = ravel_pytree(grads)
+    norm = jnp.linalg.norm(gradient)
+    scale = hyperparams.max_grad_norm / jnp.maximum(norm, hyperparams.max_grad_norm)
+    finite = jnp.isfinite(value) & jnp.isfinite(norm)
+    keep = due & finite & learner.finite
+
+    def update(new: Array, old: Array) -> Array:
+        return jnp.where(keep, new, old)
+
+    _, moments = _ADAM.update(gradient * scale, learner.opt_state)
+    opt_state = jax.tree.map(update, moments, learner.opt_state)
+    # Kingma & Ba's order of computation, section 2: both bias corrections in one factor, outside the parameters.
+    correction = jnp.sqrt(1.0 - _ADAM_B2**opt_state.count)
+    rate = q_learning.learning_rate(step, hyperparams) * correction / (1.0 - _ADAM_B1**opt_state.count)
+    # Without the barrier every parameter's new value is computed from the old moments (which are then copied first)
+    # and from powers of its own.
+    opt_state, rate, floor = jax.lax.optimization_barrier((opt_state, rate, _ADAM_EPS * correction))
+
+    def descend(p: Array, mean: Array, square: Array) -> Array:
+        return update(p - rate * mean / (jnp.sqrt(square) + floor), p)
+
+    return learner._replace(
+        params=jax.tree.map(descend, learner.params, unravel(opt_state.mu), unravel(opt_state.nu)),
+        opt_state=opt_state,
+        updates=learner.updates + keep,
+        loss_sum=learner.loss_sum + jnp.where(keep, value, 0.0),
+        finite=learner.finite & (finite | ~due),
+    )
+
+
+def copy_to_target(
+    learner: Learner, due: Bool[Array, ""], step: Int[Array, ""], hyperparams: Hyperparams
+) -> Learner:
+    """At a train event: target ← τ · online + (1 − τ) · target, if `target_period` steps have passed since the last."""
+    copy = due & (step - learner.last_copy >= hyperparams.target_period)
+    mixed = optax.incremental_update(learner.params, learner.target_params, hyperparams.tau)
+    return learner._replace(
+        target_params=jax.tree.map(lambda new, old: jnp.where(copy, new, old), mixed, learner.target_params),
+        last_copy=jnp.where(copy, step, learner.last_copy),
+    )

@@ -1,0 +1,61 @@
+"""The devices a sweep runs on: all cores of this process as so many CPU devices, or all GPUs.
+
+XLA reads its settings once, when its backend starts, so `prepare` must come before anything touches a device.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import jax
+
+from jaxdqn.config import Layout
+
+_LANES_A_BLOCK = {"cpu": 4, "gpu": 256}
+_ROWS = 2  # one trains while the host visits the other
+
+
+def cores() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prepare(num_devices: int | None = None) -> None:
+    """Make each core a device of its own that computes alone; does nothing to GPUs.
+
+    One thread a device instead of XLA's pool: measured on 2 cores, 25 instead of 65 µs an update at [64, 64] × 64.
+    """
+    flag = "--xla_cpu_multi_thread_eigen"
+    if flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}=false".strip()
+    os.environ.setdefault("NPROC", "1")  # the size of XLA's helper pool beside them: it only takes cores from them
+    jax.config.update("jax_num_cpu_devices", num_devices or cores())
+    jax.config.update("jax_default_matmul_precision", "float32")
+
+
+def platform() -> str:
+    """Return `cpu` or `gpu`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return "cpu" if jax.default_backend() == "cpu" else "gpu"
+
+
+def choose_layout(lanes: int | None = None, devices: int | None = None) -> Layout:
+    """Choose rows, devices and block for at least `lanes` lanes.
+
+    Raises:
+        ValueError: there are not that many devices, or no lane at all.
+    """
+    there = len(jax.local_devices())
+    if devices is not None and not 1 <= devices <= there:
+        raise ValueError(f"--devices {devices} is not allowed: this machine has {there} ({platform()})")
+    if lanes is not None and not 1 <= lanes <= 1_000_000:
+        raise ValueError(f"--lanes {lanes} is not allowed: int in [1, 1000000]")
+    devices = devices or there
+    if lanes is None:
+        lanes = _ROWS * devices * _LANES_A_BLOCK[platform()]
+    devices = min(devices, lanes)
+    block = min(_LANES_A_BLOCK[platform()], -(-lanes // (devices * _ROWS)))
+    rows = -(-lanes // (devices * block))
+    return Layout(rows=rows, devices=devices, block=block, group=1 if platform() == "cpu" else min(block, 16))

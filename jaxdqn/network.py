@@ -1,0 +1,79 @@
+"""The Q-network: a multilayer perceptron whose width and depth may differ from agent to agent.
+
+Width: an unused unit has zero weights in and out and a zero bias. A ReLU is flat at 0, so its gradients are zero and
+it stays exactly zero: no mask is needed after the initialisation. Depth: an unused hidden layer passes its input on
+(which is ≥ 0 after a ReLU); 0 layers select a linear head of their own.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from jaxdqn.config import Config
+from jaxdqn.environment import make
+from jaxdqn.hyperparams import Hyperparams
+
+Params = PyTree[Float[Array, "..."]]
+
+
+class QNetwork(nn.Module):
+    """Q(s, ·) for observations of shape (…, obs); the shapes are the largest of the space."""
+
+    num_actions: int
+    hidden_width: int
+    hidden_layers: int
+    linear: bool
+
+    @nn.compact
+    def __call__(self, obs: Float[Array, "*batch obs"], hidden_layers: Int[Array, ""] | int) -> Float[Array, "*batch a"]:
+        """Return the value of every action, using the first `hidden_layers` hidden layers."""
+        hidden = obs
+        for layer in range(self.hidden_layers):
+            activation = nn.relu(nn.Dense(self.hidden_width, name=f"hidden_{layer}")(hidden))
+            hidden = activation if layer == 0 else jnp.where(layer < hidden_layers, activation, hidden)
+        if self.hidden_layers == 0:
+            return nn.Dense(self.num_actions, name="linear")(obs)
+        q_values = nn.Dense(self.num_actions, name="head")(hidden)
+        if not self.linear:
+            return q_values
+        return jnp.where(hidden_layers == 0, nn.Dense(self.num_actions, name="linear")(obs), q_values)
+
+
+def network(config: Config) -> QNetwork:
+    """Return the network of a space."""
+    return QNetwork(make(config.env).num_actions, config.hidden_width, config.hidden_layers, config.linear)
+
+
+def init(key: Array, hyperparams: Hyperparams, config: Config) -> Params:
+    """Draw weights and biases from U(−1/√n, 1/√n), n the *active* inputs of a layer, as the article's library does."""
+    obs_size = make(config.env).obs_size
+    shapes = jax.eval_shape(lambda key: network(config).init(key, jnp.zeros(obs_size), 0), key)["params"]
+    keys = jax.random.split(key, len(shapes))
+    width = hyperparams.hidden_width
+    params = {}
+    for key_layer, name in zip(keys, sorted(shapes), strict=True):
+        num_in, num_out = shapes[name]["kernel"].shape
+        from_obs, to_actions = name in ("hidden_0", "linear"), name in ("head", "linear")
+        used_in = jnp.full(num_in, True) if from_obs else jnp.arange(num_in) < width
+        used_out = jnp.full(num_out, True) if to_actions else jnp.arange(num_out) < width
+        bound = 1.0 / jnp.sqrt(jnp.asarray(obs_size if from_obs else width, jnp.float32))
+        key_kernel, key_bias = jax.random.split(key_layer)
+        params[name] = {
+            "kernel": _uniform(key_kernel, bound, used_in[:, None] & used_out[None, :]),
+            "bias": _uniform(key_bias, bound, used_out),
+        }
+    return params
+
+
+def q_values(
+    params: Params, obs: Float[Array, "*batch obs"], hyperparams: Hyperparams, config: Config
+) -> Float[Array, "*batch actions"]:
+    """Return Q(s, ·) of every observation."""
+    return network(config).apply({"params": params}, obs, hyperparams.hidden_layers)
+
+
+def _uniform(key: Array, bound: Float[Array, ""], used: Bool[Array, "..."]) -> Float[Array, "..."]:
+    return jnp.where(used, bound * jax.random.uniform(key, used.shape, minval=-1.0, maxval=1.0), 0.0)

@@ -1,0 +1,339 @@
+"""Many agents in one compiled program: lanes in blocks, blocks in rows, rows over all devices.
+
+The only file with a `vmap` over agents, and the only `jit` of the training. Under `vmap` a condition on an agent turns
+into a selection that pays for both branches; a block of a few lanes is therefore the unit of control flow: what no
+lane of a block needs is not computed. Devices share nothing and never wait for one another.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from jaxdqn import agent, evaluate, prng, replay
+from jaxdqn.agent import AgentState
+from jaxdqn.config import Config, Layout, bucket_of
+from jaxdqn.environment import make
+from jaxdqn.evaluate import Stream
+from jaxdqn.hyperparams import Hyperparams, defaults, stack
+from jaxdqn.network import Params
+from jaxdqn.replay import Replay
+
+
+class Placement(NamedTuple):
+    """What the host writes into the lanes of a row at a visit; arrays of shape (devices, block)."""
+
+    fresh: Bool[np.ndarray, "devices block"]  # lanes that get a new agent …
+    trial: Int[np.ndarray, "devices block"]  # … of this trial
+    seed_index: Int[np.ndarray, "devices block"]  # … and this of its seeds
+    hyperparams: Hyperparams
+
+
+class Record(NamedTuple):
+    """What validations leave behind, a lane each."""
+
+    validation: Float[Array, "lanes rungs"]  # mean return at each rung; NaN: not reached
+    best_return: Float[Array, " lanes"]  # the best of them
+    best_params: Params | None  # and the parameters then, if the space keeps them
+    perfect: Int[Array, " lanes"]  # perfect validations in a row
+
+
+class Block(NamedTuple):
+    """A block of lanes. Lanes share a ring; everything else is their own."""
+
+    agents: AgentState
+    hyperparams: Hyperparams
+    trial: Int[Array, " lanes"]
+    seed_index: Int[Array, " lanes"]
+    record: Record
+    replay: Replay
+
+
+class Progress(NamedTuple):
+    """What the host reads after a segment; arrays of shape (devices, block, …)."""
+
+    alive: Bool[Array, " lanes"]
+    diverged: Bool[Array, " lanes"]
+    step: Int[Array, " lanes"]
+    episodes: Int[Array, " lanes"]
+    updates: Int[Array, " lanes"]
+    return_sum: Float[Array, " lanes"]  # over the finished episodes
+    loss_sum: Float[Array, " lanes"]  # over the updates
+    validation: Float[Array, "lanes rungs"]
+    returns: Float[Array, "lanes episodes"]  # of the score, for agents that ended in this segment; else NaN
+
+
+def _over(lanes: Bool[Array, " lanes"], new: PyTree, old: PyTree) -> PyTree:
+    """Take `new` in the lanes marked and `old` elsewhere."""
+    return jax.tree.map(lambda a, b: jnp.where(lanes.reshape(lanes.shape + (1,) * (a.ndim - 1)), a, b), new, old)
+
+
+def _agent_keys(root: Array, trial: Int[Array, " lanes"], seed_index: Int[Array, " lanes"]) -> agent.Keys:
+    """Return the streams of each lane's agent: a function of study seed, trial number and seed index alone."""
+    family = jax.random.fold_in(root, Stream.TRAIN)
+
+    def name(trial: Int[Array, ""], seed_index: Int[Array, ""]) -> agent.Keys:
+        return agent.keys(jax.random.fold_in(jax.random.fold_in(family, trial), seed_index))
+
+    return jax.vmap(name)(trial, seed_index)
+
+
+def _newborn(root: Array, placement: Placement, config: Config) -> tuple[AgentState, Record]:
+    """Return a fresh agent with an empty record for every lane of a block."""
+    hyperparams = config.specialise(placement.hyperparams)
+    keys = _agent_keys(root, placement.trial, placement.seed_index)
+    agents = jax.vmap(lambda key, hp: agent.init(key, config.specialise(hp), config))(keys.init, placement.hyperparams)
+    del hyperparams
+    lanes = placement.trial.shape[0]
+    record = Record(
+        validation=jnp.full((lanes, len(config.rungs)), jnp.nan),
+        best_return=jnp.full(lanes, -jnp.inf),
+        best_params=agents.learner.params if config.keep_best else None,
+        perfect=jnp.zeros(lanes, jnp.int32),
+    )
+    return agents, record
+
+
+def _place(root: Array, block: Block, placement: Placement, config: Config) -> Block:
+    """Write fresh agents into the lanes the host names. The ring stays: their windows are empty."""
+
+    def write(block: Block) -> Block:
+        new = _newborn(root, placement, config)
+        agents, record = _over(placement.fresh, new, (block.agents, block.record))
+        names = (placement.hyperparams, placement.trial, placement.seed_index)
+        hyperparams, trial, seed_index = _over(placement.fresh, names, (block.hyperparams, block.trial, block.seed_index))
+        return Block(agents, hyperparams, trial, seed_index, record, block.replay)
+
+    ring = block.replay
+    placed = jax.lax.cond(
+        jnp.any(placement.fresh), write, lambda block: block, block._replace(replay=None)  # type: ignore[arg-type]
+    )
+    return placed._replace(replay=ring)  # type: ignore[no-any-return]
+
+
+def _tick(root: Array, keys: agent.Keys, block: Block, config: Config, layout: Layout) -> Block:
+    """Let every living agent of a block take `config.tick` environment steps and make the updates then due."""
+
+    hyperparams, params = block.hyperparams, block.agents.learner.params
+
+    def chances(key: prng.Key, step: Array, hp: Hyperparams) -> agent.Chance:
+        of_step = lambda step: agent.chance(key, step, config.specialise(hp), config)  # noqa: E731
+        return jax.vmap(of_step)(step + jnp.arange(config.tick))
+
+    def act(actor: agent.Actor, chance: agent.Chance) -> tuple[agent.Actor, replay.Transition]:
+        step = lambda chance, actor, params, hp: agent.act(chance, actor, params, config.specialise(hp), config)  # noqa: E731
+        return jax.vmap(step)(chance, actor, params, hyperparams)
+
+    before = block.agents.actor
+    drawn = jax.vmap(chances, out_axes=1)(keys.act, before.step, hyperparams)
+    actor, transitions = jax.lax.scan(act, before, drawn)
+    ring = replay.add(block.replay, transitions)
+    whole = (actor.step - before.step == config.tick) & ~actor.diverged
+    learner = _learn(keys, actor, whole, block, ring, config)
+    actor = actor._replace(alive=actor.alive & learner.finite, diverged=actor.diverged | ~learner.finite)
+    block = block._replace(agents=AgentState(actor, learner), replay=ring)
+    if not config.rungs:
+        return block
+    at_rung = whole & jnp.any(actor.step[:, None] == jnp.array(config.rungs), axis=1)
+    ended = before.alive & ~actor.alive if config.keep_best else jnp.zeros_like(at_rung)
+    return _validate(root, (at_rung | ended) & ~actor.diverged, block, config, layout)
+
+
+def _learn(
+    keys: agent.Keys, actor: agent.Actor, whole: Bool[Array, " lanes"], block: Block, ring: Replay, config: Config
+) -> agent.Learner:
+    """Make the updates that are due, each lane in the shape of its own batch size, then copy to the targets."""
+    learner = block.agents.learner
+    hyperparams = config.specialise(block.hyperparams)
+    due = whole & (actor.step % hyperparams.train_period == 0) & (actor.step >= hyperparams.warmup_steps)
+    window = jnp.minimum(actor.step, hyperparams.buffer_size)
+    own_bucket = bucket_of(hyperparams.batch_size, config)
+
+    for bucket, size in enumerate(config.batch_sizes):
+        num_updates = jnp.where(due & (own_bucket == bucket), hyperparams.gradient_steps, 0)
+
+        def update(i: Int[Array, ""], learner: agent.Learner, size: int = size, num: Array = num_updates) -> agent.Learner:
+            offsets = jax.vmap(partial(replay.draw_offsets, num=size))(keys.sample, learner.updates, window)
+            batch = replay.sample(ring, offsets)
+            step = lambda learner, due, step, batch, hp: agent.learn(  # noqa: E731
+                learner, due, step, batch, config.specialise(hp), config
+            )
+            return jax.vmap(step)(learner, i < num, actor.step, batch, block.hyperparams)
+
+        learner = jax.lax.fori_loop(0, jnp.max(num_updates), update, learner)
+
+    copy = lambda learner, due, step, hp: agent.copy_to_target(learner, due, step, config.specialise(hp))  # noqa: E731
+    return jax.vmap(copy)(learner, due, actor.step, block.hyperparams)
+
+
+def _greedy(
+    key: Array, pending: Bool[Array, " lanes"], params: Params, block: Block, episodes: int, config: Config, layout: Layout
+) -> Float[Array, "lanes episodes"]:
+    """Greedy returns of the pending lanes, `layout.group` of them at a time; NaN elsewhere."""
+    order = jnp.argsort(~pending, stable=True)
+
+    def evaluate_group(i: Int[Array, ""], returns: Array) -> Array:
+        lanes = jax.lax.dynamic_slice(order, (i * layout.group,), (layout.group,))
+        one = lambda key, params, hp: evaluate.greedy_returns(  # noqa: E731
+            key, params, config.specialise(hp), config, episodes
+        )
+        of_group = jax.tree.map(lambda x: x[lanes], (key, params, block.hyperparams))
+        kept = jnp.where(pending[lanes], lanes, pending.shape[0])
+        return returns.at[kept].set(jax.vmap(one)(*of_group), mode="drop")
+
+    groups = -(-jnp.sum(pending) // layout.group)
+    nothing = jnp.full((pending.shape[0], episodes), jnp.nan)
+    return jax.lax.fori_loop(0, groups, evaluate_group, nothing)
+
+
+def _validate(root: Array, pending: Bool[Array, " lanes"], block: Block, config: Config, layout: Layout) -> Block:
+    """Validate the lanes that stand at a rung (or end): keep the best parameters, end who is perfect twice in a row."""
+    perfect_return = make(config.env).perfect_return
+
+    def run(carry: tuple[agent.Actor, Record]) -> tuple[agent.Actor, Record]:
+        actor, record = carry
+        params = block.agents.learner.params
+        rung = jnp.sum(actor.step[:, None] > jnp.array(config.rungs), axis=1)  # the index of the rung here, or next
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(root, Stream.VALIDATION), rung)
+        returns = _greedy(keys, pending, params, block, config.validation_episodes, config, layout)
+        mean = jnp.mean(returns, axis=1)
+        here = pending & (actor.step == jnp.array(config.rungs)[jnp.minimum(rung, len(config.rungs) - 1)])
+        lanes = jnp.arange(pending.shape[0])
+        improved = pending & (mean >= record.best_return)
+        is_perfect = False if perfect_return is None else jnp.min(returns, axis=1) >= perfect_return
+        perfect = jnp.where(pending, jnp.where(is_perfect, record.perfect + 1, 0), record.perfect)
+        record = Record(
+            validation=record.validation.at[jnp.where(here, lanes, lanes.size), rung].set(mean, mode="drop"),
+            best_return=jnp.where(improved, mean, record.best_return),
+            best_params=_over(improved, params, record.best_params) if config.keep_best else None,
+            perfect=perfect,
+        )
+        if config.stop_when_perfect:
+            actor = actor._replace(alive=actor.alive & (perfect < 2))
+        return actor, record
+
+    actor, record = jax.lax.cond(jnp.any(pending), run, lambda carry: carry, (block.agents.actor, block.record))
+    return block._replace(agents=block.agents._replace(actor=actor), record=record)
+
+
+def train_block(
+    seed: Int[Array, ""], block: Block, placement: Placement, num_ticks: Int[Array, ""], config: Config, layout: Layout
+) -> tuple[Block, Progress]:
+    """Place fresh agents, run a segment of `num_ticks` ticks (fewer if nobody lives), score who ended in it."""
+    root = jax.random.key(seed)
+    block = _place(root, block, placement, config)
+    keys = _agent_keys(root, block.trial, block.seed_index)
+    started = block.agents.actor.alive
+
+    def running(carry: tuple[Array, Block]) -> Array:
+        return (carry[0] < num_ticks) & jnp.any(carry[1].agents.actor.alive)
+
+    def advance(carry: tuple[Array, Block]) -> tuple[Array, Block]:
+        return carry[0] + 1, _tick(root, keys, carry[1], config, layout)
+
+    _, block = jax.lax.while_loop(running, advance, (jnp.zeros((), jnp.int32), block))
+    actor, learner = block.agents
+    ended = started & ~actor.alive & ~actor.diverged
+    params = block.record.best_params if config.keep_best else learner.params
+    key_score = jnp.broadcast_to(jax.random.fold_in(root, Stream.SCORE), ended.shape)
+    returns = _greedy(key_score, ended, params, block, config.eval_episodes, config, layout)
+    return block, Progress(
+        alive=actor.alive,
+        diverged=actor.diverged,
+        step=actor.step,
+        episodes=actor.episodes,
+        updates=learner.updates,
+        return_sum=actor.return_sum,
+        loss_sum=learner.loss_sum,
+        validation=block.record.validation,
+        returns=returns,
+    )
+
+
+def empty_block(config: Config, layout: Layout) -> Block:
+    """Return a block of frozen lanes that wait for their first agents."""
+    lanes = layout.block
+    zeros = np.zeros(lanes, np.int32)
+    placement = Placement(zeros, zeros, zeros, stack([defaults()] * lanes))
+    agents, record = jax.eval_shape(lambda: _newborn(jax.random.key(0), placement, config))
+    shapes = Block(
+        agents=agents,
+        hyperparams=placement.hyperparams,
+        trial=zeros,
+        seed_index=zeros,
+        record=record,
+        replay=jax.eval_shape(lambda: replay.init(config.slots, lanes, make(config.env).obs_size)),
+    )
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
+class Population:
+    """The rows of a sweep on the devices: dispatch a segment of one, read what another's brought."""
+
+    def __init__(self, config: Config, layout: Layout, seed: int) -> None:
+        """Lay out the population; `compile` makes it ready."""
+        self.config, self.layout, self.seed = config, layout, np.uint32(seed)
+        self._mesh = Mesh(np.array(jax.local_devices()[: layout.devices]), ("device",))
+        self._sharding = NamedSharding(self._mesh, PartitionSpec("device"))
+        self._rows: list[Block] = []
+        self._progress: list[Progress | None] = [None] * layout.rows
+        self._train: jax.stages.Compiled | None = None
+
+    def compile(self) -> float:
+        """Compile the program and make the empty rows; return the seconds it took."""
+        start = time.perf_counter()
+        devices = self.layout.devices
+
+        def stacked() -> Block:
+            block = empty_block(self.config, self.layout)
+            return jax.tree.map(lambda x: jnp.broadcast_to(x, (devices, *x.shape)), block)
+
+        make_row = jax.jit(stacked, out_shardings=self._sharding)
+        row_shape = jax.eval_shape(make_row)
+        self._train = self.program().lower(self.seed, row_shape, *self._no_work()).compile()
+        made = make_row.lower().compile()
+        self._rows = [made() for _ in range(self.layout.rows)]
+        return time.perf_counter() - start
+
+    def program(self) -> jax.stages.Wrapped:
+        """Return the function that trains one row for one segment, every device its own block."""
+        spec = PartitionSpec("device")
+
+        def one_device(seed: Array, *row: PyTree) -> PyTree:
+            block, placement, num_ticks = jax.tree.map(lambda x: x[0], row)
+            out = train_block(seed, block, placement, num_ticks, self.config, self.layout)
+            return jax.tree.map(lambda x: x[None], out)
+
+        sharded = jax.shard_map(
+            one_device,
+            mesh=self._mesh,
+            in_specs=(PartitionSpec(), spec, spec, spec),
+            out_specs=(spec, spec),
+            check_vma=False,
+        )
+        shardings = (NamedSharding(self._mesh, PartitionSpec()), *[self._sharding] * 3)
+        return jax.jit(sharded, in_shardings=shardings, out_shardings=self._sharding, donate_argnums=1)
+
+    def dispatch(self, row: int, placement: Placement, num_ticks: Int[np.ndarray, " devices"]) -> None:
+        """Queue a segment of row `row` on the devices; returns at once."""
+        assert self._train is not None, "compile the population first"
+        work = jax.device_put((placement, num_ticks), self._sharding)
+        self._rows[row], self._progress[row] = self._train(self.seed, self._rows[row], *work)
+
+    def read(self, row: int) -> Progress:
+        """Wait for the last segment of row `row` and return what it brought, as NumPy arrays."""
+        return jax.device_get(self._progress[row])  # type: ignore[no-any-return]
+
+    def _no_work(self) -> tuple[Placement, Int[np.ndarray, " devices"]]:
+        shape = self.layout.row_shape
+        zeros = np.zeros(shape, np.int32)
+        one = stack([defaults()] * self.layout.block)
+        hyperparams = jax.tree.map(lambda x: np.broadcast_to(x, shape), one)
+        return Placement(zeros > 0, zeros, zeros, hyperparams), np.zeros(self.layout.devices, np.int32)

@@ -1,0 +1,74 @@
+"""The replay of a block of lanes: one ring whose cursor all its lanes share, so that a write is one plain slice.
+
+A lane's window is the last `size` slots before the cursor: lanes that started later, or keep fewer transitions, see
+less of the ring. Sampling is with replacement (Lin 1992; Mnih et al. 2015).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxdqn import prng
+
+
+class Transition(NamedTuple):
+    """One step of an agent; arrays may have leading batch axes."""
+
+    obs: Float[Array, "*batch obs"]
+    action: Int[Array, "*batch"]
+    reward: Float[Array, "*batch"]
+    next_obs: Float[Array, "*batch obs"]
+    terminated: Bool[Array, "*batch"]
+
+
+class Replay(NamedTuple):
+    """The ring of a block."""
+
+    data: Float[Array, "slots lanes features"]  # obs, next_obs, action, reward, terminated side by side
+    cursor: Int[Array, ""]  # the slot written next
+
+
+def init(slots: int, lanes: int, obs_size: int) -> Replay:
+    """Return an empty ring."""
+    return Replay(data=jnp.zeros((slots, lanes, 2 * obs_size + 3), jnp.float32), cursor=jnp.zeros((), jnp.int32))
+
+
+def add(replay: Replay, steps: Transition) -> Replay:
+    """Write the transitions of a tick, arrays of shape (tick, lanes, …). The tick divides the number of slots."""
+    features = [steps.obs, steps.next_obs, *(x[..., None] for x in (steps.action, steps.reward, steps.terminated))]
+    packed = jnp.concatenate([x.astype(jnp.float32) for x in features], axis=-1)
+    following = replay.cursor + packed.shape[0]
+    return Replay(
+        data=jax.lax.dynamic_update_slice(replay.data, packed, (replay.cursor, 0, 0)),
+        cursor=jnp.where(following >= replay.data.shape[0], 0, following),
+    )
+
+
+def sample(replay: Replay, offsets: Int[Array, "lanes batch"]) -> Transition:
+    """Read for each lane the transitions it made `offsets` steps ago (0: its last one)."""
+    slots, lanes, features = replay.data.shape
+    slot = replay.cursor - 1 - offsets
+    # Behind the barrier the slots are drawn once; fused into the read they would be, for each feature of each row.
+    slot = jax.lax.optimization_barrier(jnp.where(slot < 0, slot + slots, slot))
+    rows = replay.data[slot, jnp.arange(lanes)[:, None]]
+    size = (features - 3) // 2
+    return Transition(
+        obs=rows[..., :size],
+        next_obs=rows[..., size : 2 * size],
+        action=rows[..., -3].astype(jnp.int32),
+        reward=rows[..., -2],
+        terminated=rows[..., -1] > 0.5,
+    )
+
+
+def draw_offsets(key: prng.Key, draw: Int[Array, ""], size: Int[Array, ""], num: int) -> Int[Array, " num"]:
+    """Draw `num` offsets into a window of `size` transitions: draw number `draw` of the stream `key`.
+
+    The offsets of a smaller even `num` are a prefix of these.
+    """
+    pairs = prng.words(key, draw, jnp.arange((num + 1) // 2))
+    return prng.below(jnp.stack(pairs, axis=-1).reshape(-1)[:num], jnp.maximum(size, 1))

@@ -1,0 +1,309 @@
+"""Put a sweep together from its settings: space, devices, study, tracker, population; and take it apart again.
+
+Everything is checked before anything is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxdqn import devices, space, study, tracking
+from jaxdqn.config import Config, Layout
+from jaxdqn.cost import SPEEDS
+from jaxdqn.population import Population
+from jaxdqn.space import Space
+from jaxdqn.study import Best, Study
+from jaxdqn.sweep import Agent, Event, Limits, TrialEnded, Visited, sweep
+from jaxdqn.tracking import Metric, Tracker, TrialRecord
+
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says."""
+
+    space: str = "default"
+    trials: int | None = 64
+    time_budget: float | None = None
+    target_return: float | None = None
+    seeds: int = 1
+    episodes: int | None = None
+    env_steps: int | None = None
+    eval_episodes: int | None = None
+    lanes: int | None = None
+    devices: int | None = None
+    sampler: str = "tpe"
+    seed: int = 0
+    output: Path | None = None
+    study: str | None = None
+    storage: str | None = None
+    tracking: str | None = None
+    env: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep whose settings are all in order."""
+
+    settings: Settings
+    space: Space
+    study_name: str
+    output: Path
+    storage: str
+    tracking: str | None  # None: off
+    artifacts: Path | None  # where MLflow keeps files, if it has no server
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a sweep ended."""
+
+    plan: Plan
+    layout: Layout
+    best: Best | None
+    counts: dict[str, int]
+    env_steps: int  # by this process
+    updates: int
+    wall_s: float  # from the process's start
+    start_s: float  # from there to the first segment
+    compile_s: float
+    train_s: float  # from the first segment to the last trial told
+    compiles_after_start: int
+    stopped: bool  # by a signal
+    tracking_failures: list[str]
+
+    def hyperparams(self) -> dict[str, Any]:
+        """Return all hyperparameters of the best trial, by name."""
+        return self.plan.space.hyperparams(self.best.params)._asdict() if self.best else {}
+
+    def summary(self) -> dict[str, Any]:
+        """Return the summary as JSON values."""
+        best = None
+        if self.best:
+            best = {
+                "number": self.best.number,
+                "mean_return": self.best.value,
+                "hyperparameters": self.hyperparams(),
+            }
+        return {
+            "best": best,
+            "trials": self.counts,
+            "env_steps": self.env_steps,
+            "updates": self.updates,
+            "wall_s": round(self.wall_s, 3),
+            "compile_s": round(self.compile_s, 3),
+            "train_s": round(self.train_s, 3),
+            "start_s": round(self.start_s, 3),
+            "compiles_after_start": self.compiles_after_start,
+            "lanes": self.layout.lanes,
+            "rows": self.layout.rows,
+            "block": self.layout.block,
+            "devices": self.layout.devices,
+            "study": self.plan.study_name,
+            "output": str(self.plan.output),
+        }
+
+
+def plan(settings: Settings) -> Plan:
+    """Check all settings and fill in the defaults. Writes nothing.
+
+    Raises:
+        ValueError: one is not allowed; it is named, with what is.
+    """
+    for name, low, high in (("trials", 1, 10**7), ("seeds", 1, 10_000), ("seed", 0, MAX_SEED)):
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"--{name} {value} is not allowed: int in [{low}, {high}]")
+    if settings.time_budget is not None and not 0 < settings.time_budget < float("inf"):
+        raise ValueError(f"--time-budget {settings.time_budget:g} is not allowed: seconds above 0")
+    if settings.target_return is not None and not abs(settings.target_return) < float("inf"):
+        raise ValueError(f"--target-return {settings.target_return:g} is not allowed: a finite number")
+    if settings.sampler not in study.SAMPLERS:
+        raise ValueError(f"--sampler {settings.sampler!r} is not allowed: {' or '.join(study.SAMPLERS)}")
+    overrides = {name: getattr(settings, name) for name in ("env", "episodes", "env_steps", "eval_episodes")}
+    chosen = space.load(settings.space, **overrides)
+    name = settings.study if settings.study is not None else f"{chosen.name}-{chosen.env}"
+    if not name.strip() or len(name) > 200 or not name.isprintable():
+        raise ValueError(f"--study {name!r} is not allowed: 1 to 200 printable characters")
+    output = settings.output or Path("runs") / slug(name)
+    _check_writable(output)
+    tracking_uri = settings.tracking or study.sqlite_url(output.absolute() / "mlflow.db")
+    if tracking_uri != "off":
+        tracking.check_uri(tracking_uri)
+    return Plan(
+        settings=settings,
+        space=chosen,
+        study_name=name,
+        output=output,
+        storage=settings.storage or study.sqlite_url(output.absolute() / "study.db"),
+        tracking=None if tracking_uri == "off" else tracking_uri,
+        artifacts=None if tracking_uri.startswith("http") else output.absolute() / "mlflow-artifacts",
+    )
+
+
+def run(
+    plan: Plan,
+    show: Callable[[str | Event], None],
+    stop: threading.Event | None = None,
+    process_started: float | None = None,
+) -> Result:
+    """Run a sweep; `show` is given what to tell the user, and every event.
+
+    Raises:
+        ValueError: devices, output, storage or study are not as the settings say.
+    """
+    started = process_started or time.monotonic()
+    stop = stop or threading.Event()
+    settings = plan.settings
+    layout = devices.choose_layout(settings.lanes, settings.devices)
+    config = space.config(plan.space)
+    opened = _open(plan)
+    if settings.lanes not in (None, layout.lanes):
+        show(f"{settings.lanes} lanes do not divide into blocks over {layout.devices} devices: {layout.lanes} are used")
+    tracker = _tracker(plan, opened)
+
+    show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")
+    population = Population(config, layout, settings.seed)
+    compile_s = population.compile()
+    start = time.monotonic()
+    limits = Limits(settings.trials, settings.time_budget, settings.target_return)
+    env_steps = updates = 0
+    with _CompileCounter() as compiles:
+        for event in sweep(
+            population,
+            opened,
+            plan.space,
+            limits,
+            num_seeds=settings.seeds,
+            speed=SPEEDS[devices.platform()],
+            stopped=stop.is_set,
+            started=started,
+        ):
+            if isinstance(event, Visited):
+                env_steps, updates = event.env_steps, event.updates
+            elif tracker:
+                tracker.record(_record(event, config))
+            show(event)
+    train_s = time.monotonic() - start
+    if tracker and tracker.waiting:
+        show(f"writing {tracker.waiting} trials to MLflow")
+    failures = tracker.close() if tracker else []
+    return Result(
+        plan=plan,
+        layout=layout,
+        best=opened.best(),
+        counts=opened.counts(),
+        env_steps=env_steps,
+        updates=updates,
+        wall_s=time.monotonic() - started,
+        start_s=start - started,
+        compile_s=compile_s,
+        train_s=train_s,
+        compiles_after_start=compiles.count,
+        stopped=stop.is_set(),
+        tracking_failures=failures,
+    )
+
+
+def slug(name: str) -> str:
+    """Return a directory name for a study name: itself where that is safe, else a cleaned one with a hash."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name).strip('-')[:60] or 'study'}-{digest}"
+
+
+def _check_writable(output: Path) -> None:
+    there = output.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"output directory {str(output)!r} can't be written: {str(there)!r} is no writable directory")
+
+
+def _open(plan: Plan) -> Study:
+    """Open the study; the output directory is made only when nothing else can be refused."""
+    settings = plan.settings
+    identity = {**plan.space.identity(), "seeds": settings.seeds, "seed": settings.seed, "objective": "mean_return"}
+    own = settings.storage is None
+
+    def make_output() -> None:
+        try:
+            plan.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"output directory {str(plan.output)!r} can't be made: {error}") from error
+
+    if own:
+        make_output()
+    opened = study.open_study(plan.storage, plan.study_name, plan.space, identity, settings.sampler, settings.seed)
+    make_output()
+    return opened
+
+
+def _tracker(plan: Plan, opened: Study) -> Tracker | None:
+    """Start mirroring to MLflow, beginning with what it may have missed of earlier sweeps."""
+    if plan.tracking is None:
+        return None
+    tags = {"jaxdqn.space": plan.space.name, "jaxdqn.env": plan.space.env, "jaxdqn.seed": str(plan.settings.seed)}
+    tracker = Tracker(plan.tracking, plan.study_name, plan.artifacts, tags)
+    for trial in opened.finished():
+        state = "complete" if trial.value is not None else "failed"
+        hyperparams = plan.space.hyperparams(trial.params)
+        returns = trial.user_attrs.get("returns", [])
+        metrics = {f"return_seed_{i}": x for i, x in enumerate(returns) if x is not None}
+        metrics |= {} if trial.value is None else {"mean_return": trial.value}
+        if trial.user_attrs.get("std_return") is not None:
+            metrics["std_return"] = trial.user_attrs["std_return"]
+        tracker.record(TrialRecord(trial.number, state, hyperparams._asdict(), metrics, []))
+    return tracker
+
+
+def _record(event: TrialEnded, config: Config) -> TrialRecord:
+    metrics = {"mean_return": event.mean_return, "std_return": event.std_return}
+    curve: list[Metric] = []
+    for agent in event.agents:
+        seed = "" if len(event.agents) == 1 else f"_seed_{agent.seed_index}"
+        metrics[f"return_seed_{agent.seed_index}"] = agent.mean_return
+        curve += _curve(agent, seed, config)
+    return TrialRecord(event.number, event.state, event.hyperparams._asdict(), metrics, curve)
+
+
+def _curve(agent: Agent, seed: str, config: Config) -> list[Metric]:
+    points = [
+        Metric(f"{name}{seed}", value, point.step)
+        for point in agent.curve
+        for name, value in (
+            ("training_return", point.mean_return),
+            ("loss", point.loss),
+            ("epsilon", point.epsilon),
+        )
+    ]
+    rungs = zip(config.rungs, agent.validation, strict=False)
+    return points + [Metric(f"validation_return{seed}", float(value), rung) for rung, value in rungs]
+
+
+class _CompileCounter:
+    """Counts JAX's own compile events while it is open."""
+
+    def __enter__(self) -> _CompileCounter:
+        self.count, self._open = 0, True
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return self
+
+    def _listen(self, event: str, duration: float, **_: Any) -> None:
+        if self._open and event == "/jax/core/compile/backend_compile_duration":
+            self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._open = False

@@ -1,0 +1,278 @@
+"""Search spaces: TOML files -> Optuna distributions -> `Hyperparams`, and the static `Config` that serves them all.
+
+A hyperparameter is a fixed value or a domain: `{ low, high, log?, step? }` or `{ choices = [...] }`. Presets are such
+files, shipped in `jaxdqn/spaces/`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import tomllib
+from dataclasses import asdict, dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+
+from jaxdqn import environment
+from jaxdqn.config import Config
+from jaxdqn.hyperparams import KINDS, Hyperparams, Kind, check_value, defaults
+
+MAX_FILE_BYTES = 1_000_000
+_LARGEST = 2**30
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched, and what every agent of a sweep is given: its budget and how it is evaluated."""
+
+    name: str
+    env: str = "CartPole-v1"
+    episodes: int | None = None  # an agent's budget, in episodes …
+    env_steps: int | None = None  # … and in environment steps: the first reached ends it
+    eval_episodes: int = 100  # greedy episodes of the score
+    rungs: tuple[int, ...] = ()  # environment steps at which an agent is validated
+    validation_episodes: int = 16  # greedy episodes of a validation
+    keep_best: bool = False  # score the best validated checkpoint
+    stop_when_perfect: bool = False  # end an agent that was perfect twice in a row
+    searched: dict[str, BaseDistribution] = field(default_factory=dict)
+    fixed: dict[str, float | int | bool] = field(default_factory=dict)
+
+    def hyperparams(self, params: dict[str, Any]) -> Hyperparams:
+        """Return the hyperparameters of a trial with the searched values `params`."""
+        return defaults()._replace(**{**self.fixed, **{name: check_value(name, params[name]) for name in self.searched}})
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes two sweeps' trials comparable, as JSON values."""
+        known = {k: v for k, v in asdict(self).items() if k not in ("name", "searched", "fixed")}
+        domains = {name: json.loads(distribution_to_json(domain)) for name, domain in self.searched.items()}
+        return {**known, "rungs": list(self.rungs), "hyperparameters": {**domains, **self.fixed}}
+
+
+def presets() -> list[str]:
+    """Names of the spaces shipped with the package."""
+    return sorted(path.name.removesuffix(".toml") for path in resources.files("jaxdqn.spaces").iterdir() if path.name.endswith(".toml"))
+
+
+def load(name: str, **overrides: Any) -> Space:
+    """Load a preset or a TOML file; `overrides` that are not None replace its top-level keys.
+
+    Raises:
+        ValueError: what is wrong in it, with the value and what is allowed.
+    """
+    if name in presets():
+        text = (resources.files("jaxdqn.spaces") / f"{name}.toml").read_text("utf-8")
+    else:
+        text = _read(name)
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"space {name!r} is no TOML: {error}") from error
+    content.update({key: value for key, value in overrides.items() if value is not None})
+    try:
+        return _parse(Path(name).stem, content)
+    except ValueError as error:
+        raise ValueError(f"space {name!r}: {error}") from error
+
+
+def config(space: Space) -> Config:
+    """Return the static settings that serve every agent of a space: the largest shapes, and what never varies."""
+    env = environment.make(space.env)
+    steps = min(space.env_steps or _LARGEST, (space.episodes or _LARGEST) * env.time_limit)
+    rungs = tuple(rung for rung in space.rungs if rung <= steps)
+    tick = math.gcd(*_values_gcd(space, "train_period"), *rungs)
+    largest = {name: _bounds(space, name)[1] for name in ("buffer_size", "hidden_width", "hidden_layers")}
+    slots = math.ceil(min(int(largest["buffer_size"]), steps) / tick) * tick
+    fixed = {k: v for k, v in defaults()._asdict().items() if k not in space.searched} | space.fixed
+    normalises = bool(_bounds(space, "normalize_obs")[1])
+    mean, std = environment.random_policy_statistics(jax.random.key(0), env) if normalises else ((), ())
+    return Config(
+        env=space.env,
+        env_steps=steps,
+        episodes=space.episodes,
+        eval_episodes=space.eval_episodes,
+        rungs=rungs,
+        validation_episodes=space.validation_episodes,
+        keep_best=space.keep_best and bool(rungs),
+        stop_when_perfect=space.stop_when_perfect and bool(rungs) and env.perfect_return is not None,
+        tick=tick,
+        slots=slots,
+        batch_sizes=_batch_shapes(space),
+        hidden_width=int(largest["hidden_width"]),
+        hidden_layers=int(largest["hidden_layers"]),
+        linear=_bounds(space, "hidden_layers")[0] == 0,
+        fixed=tuple(sorted(fixed.items())),
+        obs_mean=mean,
+        obs_std=std,
+    )
+
+
+def train_periods(space: Space) -> int:
+    """Return the least common multiple of the train periods of a space, 1 where it would be large."""
+    values = _choices(space, "train_period")
+    multiple = math.lcm(*map(int, values)) if values else 1
+    return multiple if multiple <= 4_096 else 1
+
+
+def _read(name: str) -> str:
+    path = Path(name)
+    try:
+        if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
+            raise ValueError(f"space {name!r} is larger than {MAX_FILE_BYTES:,} bytes")
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(name, presets(), 1, 0.6)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"space {name!r} is neither a file nor a preset: {hint}presets are {', '.join(presets())}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"space {name!r} can't be read: {error}") from error
+
+
+def _parse(name: str, content: dict[str, Any]) -> Space:
+    domains = content.pop("hyperparameters", {})
+    if not isinstance(domains, dict):
+        raise ValueError(f"hyperparameters = {domains!r} is no table")
+    known = [key for key in Space.__dataclass_fields__ if key not in ("name", "searched", "fixed")]
+    for key in content:
+        if key in Hyperparams._fields:
+            raise ValueError(f"{key} is a hyperparameter: put it below [hyperparameters]")
+        _check_known(key, known, "key")
+    searched: dict[str, BaseDistribution] = {}
+    fixed: dict[str, float | int | bool] = {}
+    for key, domain in domains.items():
+        _check_known(key, list(Hyperparams._fields), "hyperparameter")
+        if isinstance(domain, dict):
+            searched[key] = _distribution(key, domain)
+        else:
+            fixed[key] = check_value(key, domain)
+    settings = {key: _check_setting(key, value) for key, value in content.items() if key != "rungs"}
+    space = Space(name, **settings, searched=searched, fixed=fixed)
+    if space.episodes is None and space.env_steps is None:
+        raise ValueError("no budget: give episodes or env_steps, or both")
+    environment.make(space.env)
+    space = replace(space, rungs=_rungs(content.get("rungs", []), space))
+    for needs in ("keep_best", "stop_when_perfect"):
+        if getattr(space, needs) and not space.rungs:
+            raise ValueError(f"{needs} = true needs rungs: at least one within the budget")
+    batch_size, buffer_size = _bounds(space, "batch_size")[1], _bounds(space, "buffer_size")[0]
+    if batch_size > buffer_size:
+        raise ValueError(f"batch_size {batch_size} is above the replay capacity: buffer_size may be {buffer_size}")
+    return space
+
+
+def _check_known(key: str, known: list[str], kind: str) -> None:
+    if key not in known:
+        near = difflib.get_close_matches(key, known, 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        raise ValueError(f"unknown {kind} {key!r}: {hint}")
+
+
+def _check_setting(key: str, value: object) -> Any:
+    if key == "env":
+        if isinstance(value, str):
+            return value
+        raise ValueError(f"env = {value!r} is no name")
+    if key in ("keep_best", "stop_when_perfect"):
+        if isinstance(value, bool):
+            return value
+        raise ValueError(f"{key} = {value!r} is not allowed: true or false")
+    limit = _LARGEST if key in ("episodes", "env_steps") else 100_000
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
+        raise ValueError(f"{key} = {value!r} is not allowed: int in [1, {limit}]")
+    return value
+
+
+def _rungs(value: object, space: Space) -> tuple[int, ...]:
+    """A list of environment steps, or one number: every so many steps of the budget."""
+    limit = environment.make(space.env).time_limit
+    steps = min(space.env_steps or _LARGEST, (space.episodes or _LARGEST) * limit)
+    numbers = value if isinstance(value, list) else [value]
+    if not all(isinstance(x, int) and not isinstance(x, bool) and 1 <= x <= _LARGEST for x in numbers):
+        raise ValueError(f"rungs = {value!r} is not allowed: environment steps, as a list or as one distance")
+    rungs = sorted(set(numbers)) if isinstance(value, list) else range(numbers[0], steps + 1, numbers[0])
+    rungs = [rung for rung in rungs if rung <= steps]
+    if len(rungs) > 1_000:
+        raise ValueError(f"rungs = {value!r} makes {len(rungs):,} rungs: at most 1,000 are allowed")
+    return tuple(rungs)
+
+
+def _distribution(name: str, domain: dict[str, Any]) -> BaseDistribution:
+    kind: Kind = getattr(KINDS, name)
+    if "choices" in domain:
+        choices = domain["choices"]
+        if set(domain) != {"choices"} or not isinstance(choices, list) or not choices:
+            raise ValueError(f"{name} = {domain!r} is not allowed: choices is a list of values and stands alone")
+        values = [check_value(name, choice) for choice in choices]
+        if len(set(values)) < len(values):
+            raise ValueError(f"{name} has a choice twice: {choices!r}")
+        return CategoricalDistribution(values)
+    for key in domain:
+        _check_known(key, ["low", "high", "log", "step", "choices"], f"key of {name}'s domain")
+    if kind.type is bool or not {"low", "high"} <= set(domain):
+        raise ValueError(f"{name} = {domain!r} is not allowed: a value, {{ choices = [...] }} or {{ low, high, log, step }}")
+    log, step = domain.get("log", False), domain.get("step")
+    if not isinstance(log, bool) or (log and step is not None):
+        raise ValueError(f"{name}: log = {log!r} is not allowed: true or false, and not together with step")
+    if log and domain["low"] == 0:
+        raise ValueError(f"{name}: low = 0 is not allowed with log = true: the logarithm of 0 is not finite")
+    low, high = check_value(name, domain["low"]), check_value(name, domain["high"])
+    if low > high:
+        raise ValueError(f"{name}: the range is empty: low = {low} is above high = {high}")
+    if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or not step > 0):
+        raise ValueError(f"{name}: step = {step!r} is not allowed: a number above 0")
+    if kind.type is float:
+        return FloatDistribution(low, high, log=log, step=step)
+    if step is not None and step != int(step):
+        raise ValueError(f"{name}: step = {step!r} is not allowed: a whole number")
+    return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
+
+
+def _bounds(space: Space, name: str) -> tuple[float, float]:
+    """Smallest and largest value of a hyperparameter in a space."""
+    domain = space.searched.get(name)
+    if isinstance(domain, FloatDistribution | IntDistribution):
+        return domain.low, domain.high
+    if isinstance(domain, CategoricalDistribution):
+        return min(domain.choices), max(domain.choices)  # type: ignore[type-var,return-value]
+    value = space.fixed.get(name, getattr(KINDS, name).default)
+    return value, value
+
+
+def _choices(space: Space, name: str) -> list[float] | None:
+    """Return the values a hyperparameter may take, where they can be listed."""
+    domain = space.searched.get(name)
+    if isinstance(domain, CategoricalDistribution):
+        return sorted(domain.choices)  # type: ignore[type-var]
+    if isinstance(domain, IntDistribution):
+        values = range(domain.low, domain.high + 1, domain.step)
+        return None if domain.log or len(values) > 64 else list(values)
+    return [_bounds(space, name)[0]]
+
+
+def _values_gcd(space: Space, name: str) -> list[int]:
+    values = _choices(space, name)
+    if values is not None:
+        return [int(value) for value in values]
+    domain = space.searched[name]
+    assert isinstance(domain, IntDistribution)
+    return [domain.low, 1 if domain.log else domain.step]
+
+
+def _batch_shapes(space: Space) -> tuple[int, ...]:
+    """Shapes an update is compiled for: the batch sizes themselves where they are few, else powers of two."""
+    values = _choices(space, "batch_size")
+    if values is not None and len(values) <= 8:
+        return tuple(map(int, values))
+    low, high = map(int, _bounds(space, "batch_size"))
+    powers = [2**i for i in range(max(0, (low - 1).bit_length()), high.bit_length()) if 2**i < high]
+    return (*powers, high)

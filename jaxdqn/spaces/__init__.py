@@ -1,0 +1,1 @@
+"""Search spaces shipped with the package, as TOML files."""

@@ -1,0 +1,293 @@
+"""The scheduler: lanes × study. Knows the population by a small protocol; yields events, prints nothing.
+
+Rows are visited in a fixed order, whatever finished first, and no decision reads a clock except the time budget, so a
+sweep is a function of its arguments.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from jaxdqn.config import Config, Layout
+from jaxdqn.cost import SPEEDS, Speed, segment_ticks
+from jaxdqn.hyperparams import Hyperparams, defaults, stack
+from jaxdqn.population import Placement, Progress
+from jaxdqn.space import Space, train_periods
+from jaxdqn.study import Asked, Best
+
+MAX_CURVE = 200  # points kept of an agent's learning curve
+
+
+class Trainer(Protocol):
+    """What the scheduler needs of a population."""
+
+    config: Config
+    layout: Layout
+
+    def dispatch(self, row: int, placement: Placement, num_ticks: Int[np.ndarray, " devices"]) -> None:
+        """Queue a segment of a row."""
+
+    def read(self, row: int) -> Progress:
+        """Wait for the last segment of a row."""
+
+
+class Trials(Protocol):
+    """What the scheduler needs of a study."""
+
+    def ask(self) -> Asked:
+        """Ask for the next trial."""
+
+    def tell(self, number: int, value: float, attributes: dict[str, Any]) -> str:
+        """Record a trial's result; return its state."""
+
+    def unfinished(self) -> list[Asked]:
+        """Return the trials to be trained first."""
+
+    def counts(self) -> dict[str, int]:
+        """Count the trials by state."""
+
+    def best(self) -> Best | None:
+        """Return the best trial so far."""
+
+
+class CurvePoint(NamedTuple):
+    """An agent at one visit of the host."""
+
+    step: int  # environment steps lived
+    mean_return: float  # training return of the episodes that ended since the point before; nan: none did
+    loss: float  # mean over the updates since the point before; nan: none was made
+    epsilon: float
+
+
+@dataclass
+class Agent:
+    """One agent of a trial, as the host knows it."""
+
+    trial: int
+    seed_index: int
+    hyperparams: Hyperparams
+    curve: list[CurvePoint] = field(default_factory=list)
+    last: tuple[int, int, float, float] = (0, 0, 0.0, 0.0)  # episodes, updates, return sum, loss sum at the last point
+    step: int = 0
+    updates: int = 0
+    diverged: bool = False
+    returns: np.ndarray = field(default_factory=lambda: np.empty(0))  # of the score's episodes
+    validation: np.ndarray = field(default_factory=lambda: np.empty(0))  # mean return at each rung
+
+    @property
+    def mean_return(self) -> float:
+        """Mean return of the score; nan if the agent diverged."""
+        return float("nan") if self.diverged else float(np.mean(self.returns, dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """A trial was told."""
+
+    number: int
+    state: str  # complete or failed
+    params: dict[str, Any]
+    hyperparams: Hyperparams
+    agents: list[Agent]
+    mean_return: float  # over the seeds; nan if one diverged
+    std_return: float  # over all episodes of all seeds
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Visited:
+    """A row was visited."""
+
+    counts: dict[str, int]
+    best: Best | None
+    lanes_busy: int
+    env_steps: int  # made by this sweep so far
+    updates: int
+    seconds: float  # since its first segment
+
+
+Event = TrialEnded | Visited
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a sweep ends: whatever comes first."""
+
+    trials: int | None = 64  # finished trials of the study, earlier sweeps included
+    seconds: float | None = None  # since the sweep started
+    target_return: float | None = None  # mean return of a trial
+
+
+def sweep(
+    trainer: Trainer,
+    study: Trials,
+    space: Space,
+    limits: Limits,
+    num_seeds: int = 1,
+    speed: Speed = SPEEDS["cpu"],
+    stopped: Callable[[], bool] = lambda: False,
+    started: float | None = None,
+) -> Iterator[Event]:
+    """Train trials in the lanes until a limit is reached or `stopped()`; yield what happens.
+
+    Trials in flight when the time or the target is reached are left to the next sweep of the study.
+    """
+    return _Scheduler(trainer, study, space, limits, num_seeds, speed, stopped, started or time.monotonic()).run()
+
+
+class _Scheduler:
+    def __init__(
+        self,
+        trainer: Trainer,
+        study: Trials,
+        space: Space,
+        limits: Limits,
+        num_seeds: int,
+        speed: Speed,
+        stopped: Callable[[], bool],
+        started: float,
+    ) -> None:
+        self.trainer, self.study, self.space, self.limits = trainer, study, space, limits
+        self.num_seeds, self.speed, self.stopped, self.started = num_seeds, speed, stopped, started
+        layout = trainer.layout
+        self.align = max(1, train_periods(space) // trainer.config.tick)
+        self.lanes: list[list[Agent | None]] = [[None] * (layout.devices * layout.block) for _ in range(layout.rows)]
+        self.hyperparams = [stack([defaults()] * (layout.devices * layout.block)) for _ in range(layout.rows)]
+        self.queue: deque[Agent] = deque()
+        self.open: dict[int, tuple[Asked, list[Agent]]] = {}  # trials whose agents are not all scored
+        self.env_steps = self.updates = 0
+        self.first_segment = time.monotonic()
+        self.target_reached = False
+        counts = study.counts()
+        self.finished = sum(counts.values()) - counts["running"]
+
+    def run(self) -> Iterator[Event]:
+        for asked in self.study.unfinished():
+            self._enqueue(asked)
+        for row in range(self.trainer.layout.rows):
+            self._dispatch(row)
+        while not self._over():
+            for row in range(self.trainer.layout.rows):
+                yield from self._visit(row)
+                if self._over():
+                    break
+
+    def _over(self) -> bool:
+        if self.target_reached or self.stopped():
+            return True
+        if self.limits.seconds is not None and time.monotonic() - self.started >= self.limits.seconds:
+            return True
+        return not self.open and not self._wants_more()
+
+    def _wants_more(self) -> bool:
+        return self.limits.trials is None or self.finished + len(self.open) < self.limits.trials
+
+    def _visit(self, row: int) -> Iterator[Event]:
+        """Read a row's segment, tell the trials it completed, fill its free lanes and send it off again."""
+        progress = self.trainer.read(row)
+        flat = Progress(*(np.asarray(x).reshape(-1, *x.shape[2:]) for x in progress))
+        ended = []
+        for lane, agent in enumerate(self.lanes[row]):
+            if agent is None:
+                continue
+            self._note(agent, flat, lane)
+            if not flat.alive[lane]:
+                self.lanes[row][lane] = None
+                agent.diverged = bool(flat.diverged[lane])
+                agent.returns, agent.validation = flat.returns[lane].copy(), flat.validation[lane].copy()
+                ended.append(agent)
+        for agent in ended:
+            asked, agents = self.open[agent.trial]
+            if all(a.diverged or a.returns.size for a in agents):
+                yield self._tell(asked, agents)
+        if not self._over():
+            self._dispatch(row)
+        busy = sum(agent is not None for lanes in self.lanes for agent in lanes)
+        seconds = time.monotonic() - self.first_segment
+        yield Visited(self.study.counts(), self.study.best(), busy, self.env_steps, self.updates, seconds)
+
+    def _note(self, agent: Agent, progress: Progress, lane: int) -> None:
+        """Add to the learning curve what an agent did since the last visit."""
+        step, episodes, updates = (int(x[lane]) for x in (progress.step, progress.episodes, progress.updates))
+        self.env_steps += step - agent.step
+        self.updates += updates - agent.updates
+        agent.step, agent.updates = step, updates
+        return_sum, loss_sum = float(progress.return_sum[lane]), float(progress.loss_sum[lane])
+        before = agent.last
+        if episodes == before[0] and progress.alive[lane]:
+            return
+        hp = agent.hyperparams
+        share = min(step / hp.epsilon_decay_steps, 1.0)
+        agent.curve.append(
+            CurvePoint(
+                step=step,
+                mean_return=(return_sum - before[2]) / (episodes - before[0]) if episodes > before[0] else float("nan"),
+                loss=(loss_sum - before[3]) / (updates - before[1]) if updates > before[1] else float("nan"),
+                epsilon=float(hp.epsilon_start + share * (hp.epsilon_end - hp.epsilon_start)),
+            )
+        )
+        agent.last = (episodes, updates, return_sum, loss_sum)
+        if len(agent.curve) > MAX_CURVE:
+            agent.curve = agent.curve[::2]
+
+    def _tell(self, asked: Asked, agents: list[Agent]) -> TrialEnded:
+        before = self.study.best()
+        mean = float(np.mean([agent.mean_return for agent in agents]))
+        std = float(np.std(np.concatenate([agent.returns for agent in agents]), dtype=np.float64))
+        attributes = {
+            "returns": [None if agent.diverged else agent.mean_return for agent in agents],
+            "std_return": None if np.isnan(mean) else std,
+            "env_steps": [agent.step for agent in agents],
+            "updates": [agent.updates for agent in agents],
+        }
+        state = self.study.tell(asked.number, mean, attributes)
+        del self.open[asked.number]
+        self.finished += 1
+        is_best = state == "complete" and (before is None or mean > before.value)
+        if self.limits.target_return is not None and state == "complete" and mean >= self.limits.target_return:
+            self.target_reached = True
+        return TrialEnded(asked.number, state, asked.params, agents[0].hyperparams, agents, mean, std, is_best)
+
+    def _enqueue(self, asked: Asked) -> None:
+        hyperparams = self.space.hyperparams(asked.params)
+        agents = [Agent(asked.number, seed, hyperparams) for seed in range(self.num_seeds)]
+        self.open[asked.number] = (asked, agents)
+        self.queue.extend(agents)
+
+    def _dispatch(self, row: int) -> None:
+        """Put queued agents into the free lanes of a row and queue its next segment on the devices."""
+        layout, config = self.trainer.layout, self.trainer.config
+        lanes = self.lanes[row]
+        fresh: Bool[np.ndarray, " lanes"] = np.zeros(len(lanes), bool)
+        for lane, agent in enumerate(lanes):
+            if agent is not None:
+                continue
+            if not self.queue and self._wants_more():
+                self._enqueue(self.study.ask())
+            if self.queue:
+                lanes[lane], fresh[lane] = self.queue.popleft(), True
+        for field_, new in zip(self.hyperparams[row], self._stacked(lanes), strict=True):
+            field_[fresh] = new[fresh]
+
+        shaped = lambda x: np.ascontiguousarray(x).reshape(layout.row_shape)  # noqa: E731
+        number = lambda name: np.array([getattr(a, name) if a else 0 for a in lanes], np.int32)  # noqa: E731
+        hyperparams = Hyperparams(*map(shaped, self.hyperparams[row]))
+        step, alive = shaped(number("step")), shaped(np.array([a is not None for a in lanes]))
+        ticks = [
+            segment_ticks(
+                Hyperparams(*(x[device] for x in hyperparams)), step[device], alive[device], config, self.align, self.speed
+            )
+            for device in range(layout.devices)
+        ]
+        placement = Placement(shaped(fresh), shaped(number("trial")), shaped(number("seed_index")), hyperparams)
+        self.trainer.dispatch(row, placement, np.array(ticks, np.int32))
+
+    def _stacked(self, lanes: list[Agent | None]) -> Hyperparams:
+        return stack([agent.hyperparams if agent else defaults() for agent in lanes])

@@ -1,0 +1,160 @@
+"""The only file that knows MLflow: one parent run a sweep, one child run a trial.
+
+MLflow mirrors the study and never holds it up: a thread of its own imports it (3 s), creates its schema (4 s) and
+writes. What fails is counted and said, and the search goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import queue
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+_BATCH = 1_000  # metrics a call, MLflow's limit
+
+STUDY_TAG, TRIAL_TAG, PARENT_TAG = "jaxdqn.study", "jaxdqn.trial", "mlflow.parentRunId"
+
+
+class Metric(NamedTuple):
+    """One value of a learning curve."""
+
+    name: str
+    value: float
+    step: int  # environment steps
+
+
+class TrialRecord(NamedTuple):
+    """A finished trial, as it is mirrored."""
+
+    number: int
+    state: str
+    params: dict[str, Any]
+    metrics: dict[str, float]
+    curve: list[Metric]
+
+
+def check_uri(uri: str) -> None:
+    """Raise ValueError if MLflow can't track to `uri`."""
+    scheme = urlsplit(uri).scheme.split("+")[0]
+    if scheme not in SCHEMES:
+        raise ValueError(f"--tracking {uri!r} is not allowed: 'off' or a URI that starts with {', '.join(SCHEMES)}")
+
+
+class Tracker:
+    """A queue of finished trials and the thread that records them."""
+
+    def __init__(self, uri: str, study: str, artifacts: Path | None, tags: dict[str, str]) -> None:
+        """Start the thread. `artifacts`: where a new experiment keeps files; None leaves it to a server."""
+        self.failures: list[str] = []
+        self._uri, self._study, self._artifacts, self._tags = uri, study, artifacts, tags
+        self._queue: queue.Queue[TrialRecord | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def record(self, trial: TrialRecord) -> None:
+        """Queue a finished trial; one that MLflow already holds is not recorded twice."""
+        self._queue.put(trial)
+
+    @property
+    def waiting(self) -> int:
+        """Trials not yet recorded."""
+        return self._queue.qsize()
+
+    def close(self) -> list[str]:
+        """Write what is queued, end the parent run, and return what failed."""
+        self._queue.put(None)
+        self._thread.join()
+        return self.failures
+
+    def _work(self) -> None:
+        mirror: _Mirror | None = None
+        ending = False
+        while not ending:
+            trial = None
+            try:
+                mirror = mirror or _Mirror(self._uri, self._study, self._artifacts, self._tags)
+                trial = self._queue.get()
+                ending = trial is None
+                if trial is None:
+                    mirror.end()
+                else:
+                    mirror.write(trial)
+            except Exception as error:  # a mirror that fails must not stop the search
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                self.failures.append(reason[0])
+                if mirror is None:  # it could not be reached: try again with the next trial
+                    ending = self._queue.get() is None
+
+
+class _Mirror:
+    """One parent run in MLflow, found again by its tag."""
+
+    def __init__(self, uri: str, study: str, artifacts: Path | None, tags: dict[str, str]) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric as MlflowMetric
+        from mlflow.entities import Param, RunTag, ViewType
+
+        self._metric, self._param, self._tag, self._active = MlflowMetric, Param, RunTag, ViewType.ACTIVE_ONLY
+        for name in ("mlflow", "mlflow.store.db.utils", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self._client = MlflowClient(tracking_uri=uri)
+        known = self._client.get_experiment_by_name(study)
+        self._experiment = (
+            known.experiment_id
+            if known
+            else self._client.create_experiment(study, artifact_location=artifacts.as_uri() if artifacts else None)
+        )
+        parents = self._search(f"tags.`{STUDY_TAG}` = '{study}'")
+        if parents:
+            self._parent = parents[0].info.run_id
+            self._client.update_run(self._parent, status="RUNNING")
+        else:
+            tags = {STUDY_TAG: study, **tags}
+            self._parent = self._client.create_run(self._experiment, tags=tags, run_name=study).info.run_id
+        children = self._search(f"tags.`{PARENT_TAG}` = '{self._parent}'")
+        self._runs = {int(run.data.tags[TRIAL_TAG]): run for run in children if TRIAL_TAG in run.data.tags}
+
+    def write(self, trial: TrialRecord) -> None:
+        """Record a trial as a child run; go on with one that was left half-written."""
+        run = self._runs.get(trial.number)
+        if run is not None and run.info.status in ("FINISHED", "FAILED"):
+            return
+        now = int(time.time() * 1000)
+        if run is None:
+            tags = {PARENT_TAG: self._parent, TRIAL_TAG: str(trial.number)}
+            run = self._client.create_run(self._experiment, now, tags=tags, run_name=f"trial-{trial.number:04d}")
+            self._runs[trial.number] = run
+        run_id = run.info.run_id
+        finite = {name: value for name, value in trial.metrics.items() if math.isfinite(value)}
+        rest = {name: value for name, value in trial.metrics.items() if name not in finite}
+        metrics = [self._metric(name, value, now, 0) for name, value in finite.items()]
+        metrics += [self._metric(p.name, p.value, now, p.step) for p in trial.curve if math.isfinite(p.value)]
+        params = [self._param(name, str(value)) for name, value in trial.params.items()]
+        tags = [self._tag("jaxdqn.state", trial.state), *(self._tag(name, str(value)) for name, value in rest.items())]
+        self._client.log_batch(run_id, metrics=metrics[:_BATCH], params=params, tags=tags)
+        for start in range(_BATCH, len(metrics), _BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+        self._client.set_terminated(run_id, "FINISHED" if trial.state == "complete" else "FAILED")
+        self._runs[trial.number] = self._client.get_run(run_id)
+
+    def end(self) -> None:
+        """End the parent run."""
+        self._client.set_terminated(self._parent)
+
+    def _search(self, text: str) -> list[Any]:
+        found, token = [], None
+        while True:
+            page = self._client.search_runs([self._experiment], text, self._active, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return found
