@@ -124,7 +124,7 @@ def init(key: Array, hyperparams: Hyperparams, config: Config) -> AgentState:
     )
 
 
-def observe(obs: Float[Array, "*batch obs"], hyperparams: Hyperparams, config: Config) -> Float[Array, "*batch obs"]:
+def observe(obs: Float[Array, " obs"], hyperparams: Hyperparams, config: Config) -> Float[Array, " obs"]:
     """Normalise an observation, if the agent does."""
     if not config.obs_mean:
         return obs
@@ -177,7 +177,7 @@ def loss(
     next_q = network.q_values(jax.lax.stop_gradient(params), batch.next_obs, hyperparams, config)
     value = jax.vmap(q_learning.next_value, (0, 0, None))(next_q, next_target_q, hyperparams.double_q)
     target = jax.vmap(q_learning.td_target, (0, 0, 0, None))(batch.reward, batch.terminated, value, hyperparams.gamma)
-    chosen = jnp.arange(q_values.shape[-1]) == batch.action[:, None]
+    chosen = jax.nn.one_hot(batch.action, q_values.shape[-1], dtype=bool)
     td_error = jnp.sum(jnp.where(chosen, q_values, 0.0), axis=-1) - jax.lax.stop_gradient(target)
     losses = jax.vmap(q_learning.td_loss, (0, None))(td_error, hyperparams.huber_loss)
     used = jnp.arange(num) < hyperparams.batch_size

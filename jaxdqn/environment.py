@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import gymnax
@@ -95,22 +95,19 @@ def random_policy_statistics(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each observed value over `num_states` steps of the random policy."""
 
-    @partial(jax.jit, static_argnums=1)
-    def observe(key: Array, length: int) -> Float[Array, "steps obs"]:
-        def body(carry: tuple[EnvState, Array], key: Array) -> tuple[tuple[EnvState, Array], Array]:
-            key_action, key_step, key_reset = jax.random.split(key, 3)
-            action = jax.random.randint(key_action, (), 0, environment.num_actions)
-            step = environment.step(key_step, carry[0], action)
-            done = step.terminated | step.truncated
-            following = jax.tree.map(
-                lambda a, b: jnp.where(done, a, b), environment.reset(key_reset), (step.state, step.obs)
-            )
-            return following, carry[1]
+    def body(carry: tuple[EnvState, Array], key: Array) -> tuple[tuple[EnvState, Array], Array]:
+        key_action, key_step, key_reset = jax.random.split(key, 3)
+        action = jax.random.randint(key_action, (), 0, environment.num_actions)
+        step = environment.step(key_step, carry[0], action)
+        done = step.terminated | step.truncated
+        following = jax.tree.map(
+            lambda a, b: jnp.where(done, a, b), environment.reset(key_reset), (step.state, step.obs)
+        )
+        return following, carry[1]
 
-        key_reset, key_steps = jax.random.split(key)
-        return jax.lax.scan(body, environment.reset(key_reset), jax.random.split(key_steps, length))[1]
-
-    seen = np.asarray(observe(key, num_states), np.float64)
+    key_reset, key_steps = jax.random.split(key)
+    _, observed = jax.lax.scan(body, environment.reset(key_reset), jax.random.split(key_steps, num_states))
+    seen = np.asarray(observed, np.float64)
     std = seen.std(0)
     return tuple(map(float, seen.mean(0))), tuple(map(float, np.where(std > 1e-6, std, 1.0)))
 

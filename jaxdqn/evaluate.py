@@ -56,7 +56,8 @@ def _run(keys: Array, params: Params, hyperparams: Hyperparams, config: Config) 
 
     def advance(carry: Carry) -> Carry:
         time, env_state, obs, returns, done = carry
-        q_values = network.q_values(params, observe(obs, hyperparams, config), hyperparams, config)
+        seen = jax.vmap(lambda obs: observe(obs, hyperparams, config))(obs)
+        q_values = network.q_values(params, seen, hyperparams, config)
         keys_now = jax.vmap(jax.random.fold_in, (0, None))(keys_step, time)
         step = jax.vmap(env.step)(keys_now, env_state, jnp.argmax(q_values, axis=-1))
         returns = returns + jnp.where(done, 0.0, step.reward)

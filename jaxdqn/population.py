@@ -87,10 +87,8 @@ def _agent_keys(root: Array, trial: Int[Array, " lanes"], seed_index: Int[Array,
 
 def _newborn(root: Array, placement: Placement, config: Config) -> tuple[AgentState, Record]:
     """Return a fresh agent with an empty record for every lane of a block."""
-    hyperparams = config.specialise(placement.hyperparams)
     keys = _agent_keys(root, placement.trial, placement.seed_index)
     agents = jax.vmap(lambda key, hp: agent.init(key, config.specialise(hp), config))(keys.init, placement.hyperparams)
-    del hyperparams
     lanes = placement.trial.shape[0]
     record = Record(
         validation=jnp.full((lanes, len(config.rungs)), jnp.nan),
@@ -141,7 +139,7 @@ def _tick(root: Array, keys: agent.Keys, block: Block, config: Config, layout: L
     block = block._replace(agents=AgentState(actor, learner), replay=ring)
     if not config.rungs:
         return block
-    at_rung = whole & jnp.any(actor.step[:, None] == jnp.array(config.rungs), axis=1)
+    at_rung = whole & jnp.any(actor.step[:, None] == jnp.array(config.rungs)[None], axis=1)
     ended = before.alive & ~actor.alive if config.keep_best else jnp.zeros_like(at_rung)
     return _validate(root, (at_rung | ended) & ~actor.diverged, block, config, layout)
 
@@ -200,7 +198,7 @@ def _validate(root: Array, pending: Bool[Array, " lanes"], block: Block, config:
     def run(carry: tuple[agent.Actor, Record]) -> tuple[agent.Actor, Record]:
         actor, record = carry
         params = block.agents.learner.params
-        rung = jnp.sum(actor.step[:, None] > jnp.array(config.rungs), axis=1)  # the index of the rung here, or next
+        rung = jnp.sum(actor.step[:, None] > jnp.array(config.rungs)[None], axis=1)  # the index of the rung here, or next
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(root, Stream.VALIDATION), rung)
         returns = _greedy(keys, pending, params, block, config.validation_episodes, config, layout)
         mean = jnp.mean(returns, axis=1)
@@ -282,7 +280,7 @@ class Population:
         self.config, self.layout, self.seed = config, layout, np.uint32(seed)
         self._mesh = Mesh(np.array(jax.local_devices()[: layout.devices]), ("device",))
         self._sharding = NamedSharding(self._mesh, PartitionSpec("device"))
-        self._rows: list[Block] = []
+        self.rows: list[Block] = []  # their states on the devices
         self._progress: list[Progress | None] = [None] * layout.rows
         self._train: jax.stages.Compiled | None = None
 
@@ -299,7 +297,7 @@ class Population:
         row_shape = jax.eval_shape(make_row)
         self._train = self.program().lower(self.seed, row_shape, *self._no_work()).compile()
         made = make_row.lower().compile()
-        self._rows = [made() for _ in range(self.layout.rows)]
+        self.rows = [made() for _ in range(self.layout.rows)]
         return time.perf_counter() - start
 
     def program(self) -> jax.stages.Wrapped:
@@ -325,7 +323,7 @@ class Population:
         """Queue a segment of row `row` on the devices; returns at once."""
         assert self._train is not None, "compile the population first"
         work = jax.device_put((placement, num_ticks), self._sharding)
-        self._rows[row], self._progress[row] = self._train(self.seed, self._rows[row], *work)
+        self.rows[row], self._progress[row] = self._train(self.seed, self.rows[row], *work)
 
     def read(self, row: int) -> Progress:
         """Wait for the last segment of row `row` and return what it brought, as NumPy arrays."""

@@ -258,14 +258,12 @@ def _tracker(plan: Plan, opened: Study) -> Tracker | None:
     tags = {"jaxdqn.space": plan.space.name, "jaxdqn.env": plan.space.env, "jaxdqn.seed": str(plan.settings.seed)}
     tracker = Tracker(plan.tracking, plan.study_name, plan.artifacts, tags)
     for trial in opened.finished():
-        state = "complete" if trial.value is not None else "failed"
-        hyperparams = plan.space.hyperparams(trial.params)
-        returns = trial.user_attrs.get("returns", [])
+        returns = trial.attributes.get("returns", [])
         metrics = {f"return_seed_{i}": x for i, x in enumerate(returns) if x is not None}
-        metrics |= {} if trial.value is None else {"mean_return": trial.value}
-        if trial.user_attrs.get("std_return") is not None:
-            metrics["std_return"] = trial.user_attrs["std_return"]
-        tracker.record(TrialRecord(trial.number, state, hyperparams._asdict(), metrics, []))
+        known = {"mean_return": trial.value, "std_return": trial.attributes.get("std_return")}
+        metrics |= {name: value for name, value in known.items() if value is not None}
+        hyperparams = plan.space.hyperparams(trial.params)._asdict()
+        tracker.record(TrialRecord(trial.number, trial.state, hyperparams, metrics, []))
     return tracker
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import optuna
 import sqlalchemy
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from jaxdqn.space import Space
 
@@ -44,68 +44,86 @@ class Best(NamedTuple):
     params: dict[str, Any]
 
 
+class Record(NamedTuple):
+    """A trial as the study holds it."""
+
+    number: int
+    state: str  # running, complete, pruned or failed
+    value: float | None
+    params: dict[str, Any]
+    attributes: dict[str, Any]
+
+
+STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
 class Study:
-    """One study in an Optuna storage."""
+    """One study in an Optuna storage, whose only writer we are: what it holds is read once and then known."""
 
     def __init__(self, study: optuna.Study, space: Space, sampler: str, seed: int) -> None:
         """Use `open_study`."""
         self._study, self._space, self._sampler, self._seed = study, space, sampler, seed
+        trials = study.get_trials(deepcopy=False)
+        self._ids = {trial.number: trial._trial_id for trial in trials}
+        self._records = {
+            t.number: Record(t.number, STATES.get(t.state, "running"), t.value, dict(t.params), dict(t.user_attrs))
+            for t in trials
+        }
 
     def ask(self) -> Asked:
         """Ask for the next trial. What is drawn depends on the study's seed, the trial's number and the history."""
-        number = len(self._trials())
-        entropy = np.random.SeedSequence([self._seed, number]).generate_state(1)[0]
+        entropy = np.random.SeedSequence([self._seed, len(self._records)]).generate_state(1)[0]
         self._study.sampler = SAMPLERS[self._sampler](int(entropy))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            trial = self._study.ask(fixed_distributions=self._space.searched)
+        trial = self._study.ask(fixed_distributions=self._space.searched)
+        self._ids[trial.number] = trial._trial_id
+        self._records[trial.number] = Record(trial.number, "running", None, dict(trial.params), {})
         return Asked(trial.number, dict(trial.params))
 
     def tell(self, number: int, value: float, attributes: dict[str, Any]) -> str:
         """Record a trial's mean return and what else is known of it; return its state.
 
-        A value that is no number makes the trial FAIL, with Optuna's way of saying so.
+        A value that is no number makes the trial FAIL, with Optuna's way of saying so. A trial that is finished stays
+        as it is.
 
         Raises:
             ValueError: the value is infinite.
         """
         if math.isinf(value):
             raise ValueError(f"the value of trial {number} is {value}: a mean return is finite, or nan if it failed")
-        storage, trial_id = self._study._storage, self._trials()[number]._trial_id
+        known = self._records[number]
+        if known.state != "running":
+            return known.state
         for key, attribute in attributes.items():
-            storage.set_trial_user_attr(trial_id, key, attribute)
-        if math.isnan(value):
-            self._study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-            return "failed"
-        self._study.tell(number, value, skip_if_finished=True)
-        return "complete"
+            self._study._storage.set_trial_user_attr(self._ids[number], key, attribute)
+        failed = math.isnan(value)
+        if failed:
+            self._study.tell(number, state=TrialState.FAIL)
+        else:
+            self._study.tell(number, value)
+        state, told = ("failed", None) if failed else ("complete", value)
+        self._records[number] = Record(number, state, told, known.params, attributes)
+        return state
 
     def unfinished(self) -> list[Asked]:
         """Return the trials an earlier sweep left unfinished, in the order of their numbers."""
-        return [Asked(t.number, dict(t.params)) for t in self._trials() if not t.state.is_finished()]
+        return [Asked(r.number, r.params) for r in self._records.values() if r.state == "running"]
 
-    def finished(self) -> list[FrozenTrial]:
+    def finished(self) -> list[Record]:
         """Return the finished trials in the order of their numbers."""
-        return [t for t in self._trials() if t.state.is_finished()]
+        return [record for record in self._records.values() if record.state != "running"]
 
     def counts(self) -> dict[str, int]:
         """Count the trials by state."""
-        states = [t.state for t in self._trials()]
-        names = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
-        return {name: states.count(state) for state, name in names.items()} | {
-            "running": sum(not state.is_finished() for state in states)
-        }
+        states = [record.state for record in self._records.values()]
+        return {state: states.count(state) for state in (*STATES.values(), "running")}
 
     def best(self) -> Best | None:
         """Return the best complete trial, the earliest of equals; None before there is one."""
-        complete = [t for t in self._trials() if t.state == TrialState.COMPLETE]
+        complete = [(r.value, -r.number) for r in self._records.values() if r.state == "complete" and r.value is not None]
         if not complete:
             return None
-        best = max(complete, key=lambda t: (t.value, -t.number))
-        return Best(best.number, float(best.value), dict(best.params))  # type: ignore[arg-type]
-
-    def _trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+        value, number = max(complete)
+        return Best(-number, value, self._records[-number].params)
 
 
 def open_study(url: str, name: str, space: Space, identity: dict[str, Any], sampler: str, seed: int) -> Study:
@@ -115,8 +133,9 @@ def open_study(url: str, name: str, space: Space, identity: dict[str, Any], samp
         ValueError: the storage can't be opened, or its study has another identity; the difference is named.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     try:
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=_engine_arguments(url))
+        storage = _storage(url)
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
         known = study.user_attrs.get(IDENTITY)
     except Exception as error:  # drivers raise what they like
@@ -151,8 +170,19 @@ def hide_password(text: str, url: str | None = None) -> str:
     return text.replace(str(parsed.password), "***")
 
 
-def _engine_arguments(url: str) -> dict[str, Any]:
-    return {"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {}
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    """Open a storage; SQLite gets a write-ahead log, which spares a disk flush at every parameter of every trial."""
+    if not url.startswith("sqlite"):
+        return optuna.storages.RDBStorage(url)
+    storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 30}})
+    storage.engine.dispose()
+
+    def prepare(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    sqlalchemy.event.listen(storage.engine, "connect", prepare)
+    return storage
 
 
 def _differences(known: dict[str, Any], asked: dict[str, Any], path: str = "") -> list[str]:

@@ -77,6 +77,7 @@ class Agent:
     last: tuple[int, int, float, float] = (0, 0, 0.0, 0.0)  # episodes, updates, return sum, loss sum at the last point
     step: int = 0
     updates: int = 0
+    ended: bool = False
     diverged: bool = False
     returns: np.ndarray = field(default_factory=lambda: np.empty(0))  # of the score's episodes
     validation: np.ndarray = field(default_factory=lambda: np.empty(0))  # mean return at each rung
@@ -192,7 +193,8 @@ class _Scheduler:
     def _visit(self, row: int) -> Iterator[Event]:
         """Read a row's segment, tell the trials it completed, fill its free lanes and send it off again."""
         progress = self.trainer.read(row)
-        flat = Progress(*(np.asarray(x).reshape(-1, *x.shape[2:]) for x in progress))
+        num_lanes = len(self.lanes[row])
+        flat = Progress(*(np.asarray(x).reshape(num_lanes, *x.shape[2:]) for x in progress))
         ended = []
         for lane, agent in enumerate(self.lanes[row]):
             if agent is None:
@@ -200,12 +202,12 @@ class _Scheduler:
             self._note(agent, flat, lane)
             if not flat.alive[lane]:
                 self.lanes[row][lane] = None
-                agent.diverged = bool(flat.diverged[lane])
+                agent.ended, agent.diverged = True, bool(flat.diverged[lane])
                 agent.returns, agent.validation = flat.returns[lane].copy(), flat.validation[lane].copy()
                 ended.append(agent)
-        for agent in ended:
-            asked, agents = self.open[agent.trial]
-            if all(a.diverged or a.returns.size for a in agents):
+        for trial in dict.fromkeys(agent.trial for agent in ended):
+            asked, agents = self.open[trial]
+            if all(agent.ended for agent in agents):
                 yield self._tell(asked, agents)
         if not self._over():
             self._dispatch(row)

@@ -1,0 +1,57 @@
+"""Small populations for the tests."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxdqn.config import Config, Layout
+from jaxdqn.hyperparams import Hyperparams, defaults, stack
+from jaxdqn.population import Placement, Population, Progress
+
+Lane = tuple[int, int]  # device, lane of its block
+Named = tuple[int, int, Hyperparams]  # trial, seed index, hyperparameters
+
+
+def fixing(hyperparams: Hyperparams, *varied: str) -> tuple[tuple[str, Any], ...]:
+    """`Config.fixed` of a space that varies only the hyperparameters named."""
+    return tuple((name, value) for name, value in hyperparams._asdict().items() if name not in varied)
+
+
+def place(layout: Layout, agents: dict[Lane, Named]) -> Placement:
+    """A placement of these agents into a row."""
+    shape = layout.row_shape
+    fresh, trial, seed_index = np.zeros(shape, bool), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    rows = {lane: agents.get(lane, (0, 0, defaults())) for lane in np.ndindex(*shape)}
+    for lane, (number, index, _) in rows.items():
+        fresh[lane], trial[lane], seed_index[lane] = lane in agents, number, index
+    stacked = stack([hyperparams for _, _, hyperparams in rows.values()])
+    return Placement(fresh, trial, seed_index, Hyperparams(*(x.reshape(shape) for x in stacked)))
+
+
+def made(config: Config, layout: Layout, seed: int = 0) -> Population:
+    """A compiled population."""
+    population = Population(config, layout, seed)
+    population.compile()
+    return population
+
+
+def train(population: Population, agents: dict[Lane, Named], segments: list[int]) -> Progress:
+    """Place agents into row 0 (all else is left as it is) and run segments of so many ticks."""
+    layout = population.layout
+    for i, ticks in enumerate(segments):
+        placement = place(layout, agents if i == 0 else {})
+        population.dispatch(0, placement, np.full(layout.devices, ticks, np.int32))
+    return population.read(0)
+
+
+def agent_at(population: Population, lane: Lane) -> Any:
+    """All of an agent's state but its replay, as NumPy arrays."""
+    row = population.rows[0]
+    return jax.tree.map(lambda x: np.asarray(x)[lane], (row.agents, row.record))
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal to the bit, leaf by leaf (NaNs are equal)."""
+    leaves = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(np.array_equal(x, y, equal_nan=np.issubdtype(np.asarray(x).dtype, np.floating)) for x, y in leaves)

@@ -1,0 +1,61 @@
+"""The structure of the project: imports go down, and one file knows each foreign library."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+FLOORS = [
+    "hyperparams",
+    "config",
+    "devices",
+    "prng",
+    "environment",
+    "network",
+    "replay",
+    "q_learning",
+    "agent",
+    "evaluate",
+    "population",
+    "cost",
+    "space",
+    "study",
+    "tracking",
+    "sweep",
+    "run",
+    "console",
+]
+KNOWN_BY = {"gymnax": {"environment"}, "mlflow": {"tracking"}, "flax": {"network"}, "optuna": {"space", "study"}}
+PACKAGE = Path(__file__).parent.parent / "jaxdqn"
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{name.name}" for name in node.names}
+    return found
+
+
+def test_every_module_has_its_floor() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} == set(FLOORS)
+
+
+@pytest.mark.parametrize("module", FLOORS)
+def test_a_module_imports_only_from_below(module: str) -> None:
+    below = set(FLOORS[: FLOORS.index(module)])
+    ours = {name.split(".")[1] for name in imports(PACKAGE / f"{module}.py") if name.startswith("jaxdqn.")}
+    assert ours <= below | {"spaces"}
+
+
+@pytest.mark.parametrize("library", KNOWN_BY)
+def test_a_foreign_library_is_known_by_few(library: str) -> None:
+    knowing = {p.stem for p in PACKAGE.glob("*.py") if any(n.split(".")[0] == library for n in imports(p))}
+    assert knowing == KNOWN_BY[library]
+
+
+def test_the_population_alone_compiles_agents() -> None:
+    jitting = {path.stem for path in PACKAGE.glob("*.py") if "jax.jit(" in path.read_text() or "@jax.jit" in path.read_text()}
+    assert jitting == {"population"}

@@ -1,0 +1,146 @@
+"""Lanes: whatever an agent becomes depends on its name, its hyperparameters and its own steps alone."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdqn.config import Config, Layout
+from jaxdqn.hyperparams import Hyperparams, defaults
+from jaxdqn.population import Population
+from tests.helpers import Lane, Named, agent_at, fixing, made, same, train
+
+BASE = defaults()._replace(
+    hidden_width=256, warmup_steps=32, train_period=8, epsilon_decay_steps=200, buffer_size=64, target_period=16
+)
+VARIED = ("batch_size", "gradient_steps", "train_period", "learning_rate", "hidden_width", "buffer_size", "max_grad_norm")
+CONFIG = Config(
+    env_steps=200,
+    eval_episodes=5,
+    tick=8,
+    slots=160,
+    batch_sizes=(16, 128),
+    hidden_width=256,
+    fixed=fixing(BASE, *VARIED),
+)
+LAYOUT = Layout(rows=1, devices=2, block=4)
+
+X: Named = (3, 1, BASE._replace(batch_size=16, gradient_steps=4))
+OTHERS: list[Named] = [
+    (4, 0, BASE._replace(batch_size=128, gradient_steps=1, hidden_width=40)),
+    (5, 0, BASE._replace(batch_size=16, gradient_steps=2, train_period=16, buffer_size=150)),
+    (6, 2, BASE._replace(batch_size=128, gradient_steps=4, learning_rate=1e-2)),
+]
+WILD: Named = (9, 0, BASE._replace(batch_size=16, learning_rate=1e3, max_grad_norm=1e6, gradient_steps=4))
+
+
+@pytest.fixture(scope="module")
+def population() -> Population:
+    return made(CONFIG, LAYOUT)
+
+
+@pytest.fixture(scope="module")
+def alone(population: Population) -> Any:
+    train(population, {(0, 0): X}, [25])
+    return agent_at(population, (0, 0))
+
+
+def lanes(*named: Named, first: Lane = (0, 0)) -> dict[Lane, Named]:
+    return {(first[0], first[1] + i): name for i, name in enumerate(named)}
+
+
+def test_an_agent_alone_learns(alone: Any) -> None:
+    (actor, learner), _ = alone
+    assert int(actor.step) == 200
+    assert int(learner.updates) == 4 * (1 + (200 - 32) // 8)
+    assert not bool(actor.alive)
+
+
+def test_neighbours_with_other_batch_sizes_change_no_bit(population: Population, alone: Any) -> None:
+    train(population, lanes(X, *OTHERS), [25])
+    assert same(agent_at(population, (0, 0)), alone)
+
+
+def test_another_lane_of_another_device_changes_no_bit(population: Population, alone: Any) -> None:
+    train(population, {**lanes(*OTHERS, X, first=(1, 0)), **lanes(OTHERS[0])}, [25])
+    assert same(agent_at(population, (1, 3)), alone)
+
+
+def test_the_length_of_segments_changes_no_bit(population: Population, alone: Any) -> None:
+    train(population, lanes(X, *OTHERS), [1, 7, 2, 15])
+    assert same(agent_at(population, (0, 0)), alone)
+
+
+def test_an_agent_that_starts_late_in_a_used_lane_changes_no_bit(population: Population, alone: Any) -> None:
+    train(population, lanes(*OTHERS, OTHERS[1]), [11])
+    train(population, lanes(X, first=(0, 2)), [25])
+    assert same(agent_at(population, (0, 2)), alone)
+
+
+def test_a_diverging_neighbour_ends_marked_and_changes_no_bit(population: Population, alone: Any) -> None:
+    progress = train(population, lanes(X, WILD, *OTHERS[:2]), [25])
+    assert same(agent_at(population, (0, 0)), alone)
+    assert progress.diverged.tolist() == [[False, True, False, False], [False] * 4]
+    assert progress.step[0, 1] < 200
+    assert np.isnan(progress.returns[0, 1]).all()
+    assert np.isfinite(progress.returns[0, [0, 2, 3]]).all()
+    finite = jax.tree.map(lambda x: np.isfinite(x).all(), agent_at(population, (0, 1))[0].learner.params)
+    assert all(jax.tree.leaves(finite))
+
+
+def test_one_device_and_another_block_size_train_the_same_agent(alone: Any) -> None:
+    one = made(CONFIG, Layout(rows=1, devices=1, block=4))
+    train(one, lanes(OTHERS[0], X), [25])
+    assert same(agent_at(one, (0, 1)), alone)
+
+
+def test_two_seeds_of_a_trial_differ_and_the_same_seed_repeats(population: Population) -> None:
+    progress = train(population, {(0, 0): X, (0, 1): (3, 2, X[2]), (1, 0): X}, [25])
+    assert progress.loss_sum[0, 0] != progress.loss_sum[0, 1]
+    assert progress.loss_sum[0, 0] == progress.loss_sum[1, 0]
+
+
+def test_nothing_is_compiled_after_the_start(population: Population) -> None:
+    compiled: list[str] = []
+    jax.monitoring.register_event_duration_secs_listener(lambda name, _, **__: compiled.append(name))
+    train(population, lanes(X, *OTHERS), [3, 2])
+    train(population, lanes(OTHERS[1], WILD), [30])
+    assert not [name for name in compiled if "compile" in name]
+
+
+def test_a_lane_that_is_not_refilled_stays_frozen(population: Population) -> None:
+    train(population, lanes(X), [25])
+    ended = agent_at(population, (0, 0))
+    train(population, {(0, 1): OTHERS[0]}, [25])
+    assert same(agent_at(population, (0, 0)), ended)
+
+
+SMALL = BASE._replace(hidden_width=8, batch_size=16)
+
+
+def small(**settings: Any) -> Config:
+    known = {"env_steps": 100, "eval_episodes": 4, "slots": 104, "batch_sizes": (16,), "hidden_width": 8}
+    return Config(**{**known, "fixed": fixing(SMALL), **settings})
+
+
+def named(trial: int, hyperparams: Hyperparams = SMALL) -> Named:
+    return trial, 0, hyperparams
+
+
+def test_an_agent_freezes_at_the_exact_step_or_episode_of_its_budget() -> None:
+    population = made(small(tick=8, env_steps=101, episodes=6), Layout(rows=1, devices=1, block=4))
+    progress = train(population, {(0, i): named(i) for i in range(4)}, [50])
+    assert not progress.alive.any()
+    assert (progress.step <= 101).all()
+    assert ((progress.step == 101) | (progress.episodes == 6)).all()
+    assert ((progress.episodes == 6) & (progress.step % 8 != 0)).any()  # within a tick
+
+
+def test_scores_use_the_same_episodes_for_every_trial() -> None:
+    population = made(small(eval_episodes=300), Layout(rows=1, devices=1, block=2))
+    first = train(population, {(0, 0): named(0), (0, 1): named(1)}, [200]).returns.copy()
+    again = train(population, {(0, 1): named(0)}, [200]).returns
+    assert np.array_equal(first[0, 0], again[0, 1])
+    assert np.isfinite(first).all()
+    assert first.shape == (1, 2, 300)

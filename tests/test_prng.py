@@ -1,0 +1,35 @@
+"""The written-out generator is the one of `jax.random`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.random import threefry_2x32
+
+from jaxdqn import prng
+
+
+def test_words_are_those_of_threefry() -> None:
+    key = prng.key_words(jax.random.key(7))
+    high, low = jnp.array([0, 3, 2**31 - 1]), jnp.array([5, 0, 9])
+    ours = jnp.concatenate(prng.words(key, high, low))
+    assert np.array_equal(ours, threefry_2x32(key, jnp.concatenate([high, low]).astype(jnp.uint32)))
+
+
+def test_a_key_at_a_counter_is_folded_in_as_jax_does() -> None:
+    key = jax.random.key(3)
+    ours = prng.key_at(prng.key_words(key), 0, 11)
+    assert np.array_equal(jax.random.key_data(ours), jax.random.key_data(jax.random.fold_in(key, 11)))
+
+
+def test_uniform_floats_stay_below_one() -> None:
+    edges = prng.uniform(jnp.array([0, 2**32 - 1, 2**31], jnp.uint32))
+    assert edges[0] == 0.0
+    assert edges[1] < 1.0
+    assert edges[2] == 0.5
+
+
+def test_a_word_is_scaled_to_its_bound_exactly() -> None:
+    words = np.random.default_rng(0).integers(0, 2**32, 2_000, dtype=np.uint64)
+    for bound in (1, 2, 7, 65_536, 99_999, 10_000_000, 2**31 - 1):
+        expected = (words * np.uint64(bound)) >> np.uint64(32)
+        assert np.array_equal(prng.below(jnp.asarray(words.astype(np.uint32)), jnp.int32(bound)), expected.astype(int))

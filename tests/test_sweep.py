@@ -1,0 +1,129 @@
+"""The scheduler, with a population that is none and a study in memory."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxdqn import space
+from jaxdqn.config import Config, Layout
+from jaxdqn.space import Space
+from jaxdqn.study import Study, open_study
+from jaxdqn.sweep import Event, Limits, TrialEnded, Visited, sweep
+from tests.stand_in import StandIn
+
+LAYOUT = Layout(rows=2, devices=2, block=3)
+CONFIG = Config(env_steps=20_000, tick=4)
+
+
+@pytest.fixture
+def searched(tmp_path: Path) -> Space:
+    file = tmp_path / "one.toml"
+    file.write_text("env_steps = 20_000\n[hyperparameters]\nlearning_rate = { low = 1e-5, high = 1e-1, log = true }\n")
+    return space.load(str(file))
+
+
+def opened(searched: Space, directory: Path, sampler: str = "random", seed: int = 0) -> Study:
+    return open_study(f"sqlite:///{directory}/study.db", "s", searched, searched.identity(), sampler, seed)
+
+
+def ended(events: list[Event]) -> list[TrialEnded]:
+    return [event for event in events if isinstance(event, TrialEnded)]
+
+
+def test_as_many_trials_are_told_as_were_asked_for(searched: Space, tmp_path: Path) -> None:
+    study, trainer = opened(searched, tmp_path), StandIn(CONFIG, LAYOUT)
+    events = list(sweep(trainer, study, searched, Limits(trials=30)))
+    assert study.counts() == {"complete": 30, "pruned": 0, "failed": 0, "running": 0}
+    assert sorted(event.number for event in ended(events)) == list(range(30))
+    assert len(trainer.placed) == 30
+    assert max(event.lanes_busy for event in events if isinstance(event, Visited)) == 12
+
+
+def test_a_trial_is_worth_the_mean_of_its_seeds(searched: Space, tmp_path: Path) -> None:
+    study, trainer = opened(searched, tmp_path), StandIn(CONFIG, LAYOUT)
+    events = ended(list(sweep(trainer, study, searched, Limits(trials=5), num_seeds=3)))
+    assert sorted(trainer.placed) == [(trial, seed) for trial in range(5) for seed in range(3)]
+    for event in events:
+        expected = -(np.log10(event.params["learning_rate"]) ** 2) + 0.01
+        assert event.mean_return == pytest.approx(expected, abs=1e-4)
+        assert [agent.seed_index for agent in event.agents] == [0, 1, 2]
+        assert event.std_return == pytest.approx(1.0, abs=0.01)
+
+
+def test_two_sweeps_with_the_same_arguments_are_the_same(searched: Space, tmp_path: Path) -> None:
+    runs = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        study, trainer = opened(searched, tmp_path / name, "tpe"), StandIn(CONFIG, LAYOUT)
+        events = ended(list(sweep(trainer, study, searched, Limits(trials=25))))
+        runs.append(([(e.number, e.params, e.mean_return) for e in events], trainer.placed))
+    assert runs[0] == runs[1]
+
+
+def test_a_sweep_that_was_cut_off_goes_on_with_the_trials_it_had_begun(searched: Space, tmp_path: Path) -> None:
+    first, trainer = opened(searched, tmp_path), StandIn(CONFIG, LAYOUT)
+    for count, event in enumerate(sweep(trainer, first, searched, Limits(trials=20))):
+        if isinstance(event, TrialEnded) and count > 20:
+            break  # nobody told the trials in flight
+    running = [trial.number for trial in first.unfinished()]
+    finished = {trial.number: trial.value for trial in first.finished()}
+    assert running
+    assert finished
+
+    second, trainer = opened(searched, tmp_path), StandIn(CONFIG, LAYOUT)
+    list(sweep(trainer, second, searched, Limits(trials=20)))
+    assert trainer.placed[: len(running)] == [(number, 0) for number in running]
+    assert second.counts()["complete"] == 20
+    assert second.counts()["running"] == 0
+    told = {trial.number: trial.value for trial in second.finished()}
+    assert sorted(told) == list(range(20))
+    assert {number: told[number] for number in finished} == finished
+
+
+def test_a_study_that_has_all_its_trials_needs_no_more(searched: Space, tmp_path: Path) -> None:
+    list(sweep(StandIn(CONFIG, LAYOUT), opened(searched, tmp_path), searched, Limits(trials=4)))
+    trainer = StandIn(CONFIG, LAYOUT)
+    assert not ended(list(sweep(trainer, opened(searched, tmp_path), searched, Limits(trials=4))))
+    assert not trainer.placed
+
+
+def test_a_diverged_agent_fails_its_trial_and_no_other(searched: Space, tmp_path: Path) -> None:
+    study = opened(searched, tmp_path)
+    trainer = StandIn(CONFIG, LAYOUT, diverging=frozenset({2, 5}))
+    events = ended(list(sweep(trainer, study, searched, Limits(trials=10), num_seeds=2)))
+    assert {event.number for event in events if event.state == "failed"} == {2, 5}
+    assert study.counts() == {"complete": 8, "pruned": 0, "failed": 2, "running": 0}
+
+
+def test_the_target_return_ends_the_sweep(searched: Space, tmp_path: Path) -> None:
+    study, trainer = opened(searched, tmp_path), StandIn(CONFIG, LAYOUT)
+    events = ended(list(sweep(trainer, study, searched, Limits(trials=500, target_return=-4.0))))
+    reached = [i for i, event in enumerate(events) if event.mean_return >= -4.0]
+    assert reached[0] >= len(events) - LAYOUT.lanes // LAYOUT.rows  # it was told in the last visit
+
+
+def test_the_time_budget_ends_the_sweep(searched: Space, tmp_path: Path) -> None:
+    study, trainer = opened(searched, tmp_path), StandIn(CONFIG, LAYOUT)
+    list(sweep(trainer, study, searched, Limits(trials=None, seconds=1.0)))
+    assert trainer.segments >= LAYOUT.rows
+
+
+def test_a_stop_ends_the_sweep_at_the_next_visit(searched: Space, tmp_path: Path) -> None:
+    study, trainer, stop = opened(searched, tmp_path), StandIn(CONFIG, LAYOUT), []
+    for event in sweep(trainer, study, searched, Limits(trials=50), stopped=lambda: bool(stop)):
+        assert not stop or isinstance(event, TrialEnded | Visited)
+        if isinstance(event, TrialEnded):
+            stop.append(event)
+    assert study.counts()["complete"] < 50
+
+
+def test_a_learning_curve_ends_where_the_agent_ended(searched: Space, tmp_path: Path) -> None:
+    study, trainer = opened(searched, tmp_path), StandIn(CONFIG, LAYOUT)
+    events = ended(list(sweep(trainer, study, searched, Limits(trials=2))))
+    for event in events:
+        curve = event.agents[0].curve
+        assert curve[-1].step == CONFIG.env_steps
+        assert [point.mean_return for point in curve] == pytest.approx([10.0] * len(curve))
+        assert [point.loss for point in curve] == pytest.approx([0.5] * len(curve))
+        assert curve[-1].epsilon == pytest.approx(0.05)
