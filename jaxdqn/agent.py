@@ -53,7 +53,7 @@ class Learner(NamedTuple):
 class Keys(NamedTuple):
     """The random streams of one agent."""
 
-    init: Array  # a `jax.random` key
+    init: prng.Key
     act: prng.Key  # its counter is the environment step
     sample: prng.Key  # its counter is the number of the update
 
@@ -75,31 +75,29 @@ class AgentState(NamedTuple):
     learner: Learner
 
 
-def keys(key: Array) -> Keys:
+def keys(key: prng.Key) -> Keys:
     """Split an agent's key into its streams."""
-    key_init, key_act, key_sample = jax.random.split(key, 3)
-    return Keys(key_init, prng.key_words(key_act), prng.key_words(key_sample))
+    return Keys(prng.fold(key, 0), prng.fold(key, 1), prng.fold(key, 2))
 
 
 def chance(key: prng.Key, step: Int[Array, ""], hyperparams: Hyperparams, config: Config) -> Chance:
     """Draw what is random in environment step `step`."""
     env = make(config.env)
     explore, action = prng.words(key, step, 0)
-    reset_state, reset_obs = env.reset(prng.key_at(key, step, 1))
+    reset_state, reset_obs = env.reset(prng.jax_key(prng.fold(key, step, 1)))
     return Chance(
         explore=prng.uniform(explore),
         action=prng.below(action, jnp.int32(env.num_actions)),
-        key_step=prng.key_at(key, step, 2),
+        key_step=prng.jax_key(prng.fold(key, step, 2)),
         reset_state=reset_state,
         reset_obs=observe(reset_obs, hyperparams, config),
     )
 
 
-def init(key: Array, hyperparams: Hyperparams, config: Config) -> AgentState:
+def init(key: prng.Key, hyperparams: Hyperparams, config: Config) -> AgentState:
     """Return a newborn agent: fresh parameters, an empty window, the first observation."""
-    key_params, key_reset = jax.random.split(key)
-    params = network.init(key_params, hyperparams, config)
-    env_state, obs = make(config.env).reset(key_reset)
+    params = network.init(prng.fold(key, 0), hyperparams, config)
+    env_state, obs = make(config.env).reset(prng.jax_key(prng.fold(key, 1)))
     zero, one = jnp.zeros((), jnp.int32), jnp.ones((), bool)
     return AgentState(
         actor=Actor(

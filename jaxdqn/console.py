@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from types import TracebackType
 from typing import Any
@@ -11,6 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from jaxdqn.redact import hide_password
 from jaxdqn.run import Plan, Result
 from jaxdqn.sweep import Event, TrialEnded, Visited
 
@@ -24,11 +26,16 @@ class SweepConsole:
         """Write to `console`."""
         self.console, self.plan = console, plan
         self._live: Live | None = None
+        self._begun = False
         self._started = self._last_line = time.monotonic()
         self._before: int | None = None  # trials finished when the training began
 
     def __enter__(self) -> SweepConsole:
-        """Say what is about to run."""
+        """Wait for the first event: what is refused before it stands alone."""
+        return self
+
+    def _begin(self) -> None:
+        self._begun = True
         plan = self.plan
         budget = [f"{n:,} {unit}" for n, unit in ((plan.space.episodes, "episodes"), (plan.space.env_steps, "steps")) if n]
         self._print(
@@ -38,7 +45,6 @@ class SweepConsole:
         if self.console.is_terminal:
             self._live = Live(console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
-        return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         """Take the live table away."""
@@ -47,6 +53,8 @@ class SweepConsole:
 
     def show(self, event: str | Event) -> None:
         """Show a message or an event."""
+        if not self._begun:
+            self._begin()
         if isinstance(event, str):
             self._print(escape(event))
         elif isinstance(event, TrialEnded):
@@ -121,10 +129,6 @@ def show_result(console: Console, result: Result, resume: str) -> None:
 
 def shell_word(text: Any) -> str:
     """Quote a word for a shell, its password hidden."""
-    import shlex
-
-    from jaxdqn.study import hide_password
-
     return shlex.quote(hide_password(str(text)))
 
 

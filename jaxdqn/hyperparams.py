@@ -5,7 +5,6 @@ A name is written once, as a field of `Hyperparams`; everything else (spaces, er
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -79,10 +78,8 @@ def check_value(name: str, value: object) -> float | int | bool:
     kind: Kind = getattr(KINDS, name)
     allowed = "true or false" if kind.type is bool else f"{kind.type.__name__} in [{kind.low:g}, {kind.high:g}]"
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    fits = isinstance(value, bool) if kind.type is bool else numeric and math.isfinite(value)  # type: ignore[arg-type]
-    if fits and kind.type is int:
-        fits = value == int(value)  # type: ignore[call-overload]
-    if not fits or not kind.low <= value <= kind.high:  # type: ignore[operator]
+    fits = isinstance(value, bool) if kind.type is bool else numeric and kind.low <= value <= kind.high  # type: ignore[operator]
+    if not fits or (kind.type is int and value != int(value)):  # type: ignore[call-overload]
         raise ValueError(f"{name} = {value!r} is not allowed: {allowed}")
     return kind.type(value)  # type: ignore[no-any-return]
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from jaxdqn import prng
 from jaxdqn.config import Config
 from jaxdqn.environment import make
 from jaxdqn.hyperparams import Hyperparams
@@ -47,23 +48,22 @@ def network(config: Config) -> QNetwork:
     return QNetwork(make(config.env).num_actions, config.hidden_width, config.hidden_layers, config.linear)
 
 
-def init(key: Array, hyperparams: Hyperparams, config: Config) -> Params:
+def init(key: prng.Key, hyperparams: Hyperparams, config: Config) -> Params:
     """Draw weights and biases from U(−1/√n, 1/√n), n the *active* inputs of a layer, as the article's library does."""
     obs_size = make(config.env).obs_size
-    shapes = jax.eval_shape(lambda key: network(config).init(key, jnp.zeros(obs_size), 0), key)["params"]
-    keys = jax.random.split(key, len(shapes))
+    shapes = jax.eval_shape(lambda key: network(config).init(key, jnp.zeros(obs_size), 0), jax.random.key(0))["params"]
     width = hyperparams.hidden_width
     params = {}
-    for key_layer, name in zip(keys, sorted(shapes), strict=True):
+    for layer, name in enumerate(sorted(shapes)):
         num_in, num_out = shapes[name]["kernel"].shape
         from_obs, to_actions = name in ("hidden_0", "linear"), name in ("head", "linear")
         used_in = jnp.full(num_in, True) if from_obs else jnp.arange(num_in) < width
         used_out = jnp.full(num_out, True) if to_actions else jnp.arange(num_out) < width
         bound = 1.0 / jnp.sqrt(jnp.asarray(obs_size if from_obs else width, jnp.float32))
-        key_kernel, key_bias = jax.random.split(key_layer)
+        key_layer = prng.fold(key, layer)
         params[name] = {
-            "kernel": _uniform(key_kernel, bound, used_in[:, None] & used_out[None, :]),
-            "bias": _uniform(key_bias, bound, used_out),
+            "kernel": _uniform(prng.fold(key_layer, 0), bound, used_in[:, None] & used_out[None, :]),
+            "bias": _uniform(prng.fold(key_layer, 1), bound, used_out),
         }
     return params
 
@@ -75,5 +75,6 @@ def q_values(
     return network(config).apply({"params": params}, obs, hyperparams.hidden_layers)
 
 
-def _uniform(key: Array, bound: Float[Array, ""], used: Bool[Array, "..."]) -> Float[Array, "..."]:
-    return jnp.where(used, bound * jax.random.uniform(key, used.shape, minval=-1.0, maxval=1.0), 0.0)
+def _uniform(key: prng.Key, bound: Float[Array, ""], used: Bool[Array, "..."]) -> Float[Array, "..."]:
+    word, _ = prng.words(key, jnp.arange(used.size).reshape(used.shape), 0)
+    return jnp.where(used, bound * (2.0 * prng.uniform(word) - 1.0), 0.0)

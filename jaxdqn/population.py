@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from jaxdqn import agent, evaluate, prng, replay
 from jaxdqn.agent import AgentState
@@ -75,17 +75,13 @@ def _over(lanes: Bool[Array, " lanes"], new: PyTree, old: PyTree) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.where(lanes.reshape(lanes.shape + (1,) * (a.ndim - 1)), a, b), new, old)
 
 
-def _agent_keys(root: Array, trial: Int[Array, " lanes"], seed_index: Int[Array, " lanes"]) -> agent.Keys:
+def _agent_keys(root: prng.Key, trial: Int[Array, " lanes"], seed_index: Int[Array, " lanes"]) -> agent.Keys:
     """Return the streams of each lane's agent: a function of study seed, trial number and seed index alone."""
-    family = jax.random.fold_in(root, Stream.TRAIN)
-
-    def name(trial: Int[Array, ""], seed_index: Int[Array, ""]) -> agent.Keys:
-        return agent.keys(jax.random.fold_in(jax.random.fold_in(family, trial), seed_index))
-
-    return jax.vmap(name)(trial, seed_index)
+    family = prng.fold(root, Stream.TRAIN)
+    return jax.vmap(lambda trial, seed_index: agent.keys(prng.fold(family, trial, seed_index)))(trial, seed_index)
 
 
-def _newborn(root: Array, placement: Placement, config: Config) -> tuple[AgentState, Record]:
+def _newborn(root: prng.Key, placement: Placement, config: Config) -> tuple[AgentState, Record]:
     """Return a fresh agent with an empty record for every lane of a block."""
     keys = _agent_keys(root, placement.trial, placement.seed_index)
     agents = jax.vmap(lambda key, hp: agent.init(key, config.specialise(hp), config))(keys.init, placement.hyperparams)
@@ -99,7 +95,7 @@ def _newborn(root: Array, placement: Placement, config: Config) -> tuple[AgentSt
     return agents, record
 
 
-def _place(root: Array, block: Block, placement: Placement, config: Config) -> Block:
+def _place(root: prng.Key, block: Block, placement: Placement, config: Config) -> Block:
     """Write fresh agents into the lanes the host names. The ring stays: their windows are empty."""
 
     def write(block: Block) -> Block:
@@ -116,7 +112,7 @@ def _place(root: Array, block: Block, placement: Placement, config: Config) -> B
     return placed._replace(replay=ring)  # type: ignore[no-any-return]
 
 
-def _tick(root: Array, keys: agent.Keys, block: Block, config: Config, layout: Layout) -> Block:
+def _tick(root: prng.Key, keys: agent.Keys, block: Block, config: Config, layout: Layout) -> Block:
     """Let every living agent of a block take `config.tick` environment steps and make the updates then due."""
 
     hyperparams, params = block.hyperparams, block.agents.learner.params
@@ -172,7 +168,7 @@ def _learn(
 
 
 def _greedy(
-    key: Array, pending: Bool[Array, " lanes"], params: Params, block: Block, episodes: int, config: Config, layout: Layout
+    key: UInt32[Array, "lanes 2"], pending: Bool[Array, " lanes"], params: Params, block: Block, episodes: int, config: Config, layout: Layout
 ) -> Float[Array, "lanes episodes"]:
     """Greedy returns of the pending lanes, `layout.group` of them at a time; NaN elsewhere."""
     order = jnp.argsort(~pending, stable=True)
@@ -191,7 +187,7 @@ def _greedy(
     return jax.lax.fori_loop(0, groups, evaluate_group, nothing)
 
 
-def _validate(root: Array, pending: Bool[Array, " lanes"], block: Block, config: Config, layout: Layout) -> Block:
+def _validate(root: prng.Key, pending: Bool[Array, " lanes"], block: Block, config: Config, layout: Layout) -> Block:
     """Validate the lanes that stand at a rung (or end): keep the best parameters, end who is perfect twice in a row."""
     perfect_return = make(config.env).perfect_return
 
@@ -199,7 +195,7 @@ def _validate(root: Array, pending: Bool[Array, " lanes"], block: Block, config:
         actor, record = carry
         params = block.agents.learner.params
         rung = jnp.sum(actor.step[:, None] > jnp.array(config.rungs)[None], axis=1)  # the index of the rung here, or next
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(root, Stream.VALIDATION), rung)
+        keys = jax.vmap(lambda rung: prng.fold(prng.fold(root, Stream.VALIDATION), rung))(rung)
         returns = _greedy(keys, pending, params, block, config.validation_episodes, config, layout)
         mean = jnp.mean(returns, axis=1)
         here = pending & (actor.step == jnp.array(config.rungs)[jnp.minimum(rung, len(config.rungs) - 1)])
@@ -225,7 +221,7 @@ def train_block(
     seed: Int[Array, ""], block: Block, placement: Placement, num_ticks: Int[Array, ""], config: Config, layout: Layout
 ) -> tuple[Block, Progress]:
     """Place fresh agents, run a segment of `num_ticks` ticks (fewer if nobody lives), score who ended in it."""
-    root = jax.random.key(seed)
+    root = prng.root(seed)
     block = _place(root, block, placement, config)
     keys = _agent_keys(root, block.trial, block.seed_index)
     started = block.agents.actor.alive
@@ -240,7 +236,7 @@ def train_block(
     actor, learner = block.agents
     ended = started & ~actor.alive & ~actor.diverged
     params = block.record.best_params if config.keep_best else learner.params
-    key_score = jnp.broadcast_to(jax.random.fold_in(root, Stream.SCORE), ended.shape)
+    key_score = jnp.broadcast_to(prng.fold(root, Stream.SCORE)[None], (*ended.shape, 2))
     returns = _greedy(key_score, ended, params, block, config.eval_episodes, config, layout)
     return block, Progress(
         alive=actor.alive,
@@ -260,7 +256,7 @@ def empty_block(config: Config, layout: Layout) -> Block:
     lanes = layout.block
     zeros = np.zeros(lanes, np.int32)
     placement = Placement(zeros, zeros, zeros, stack([defaults()] * lanes))
-    agents, record = jax.eval_shape(lambda: _newborn(jax.random.key(0), placement, config))
+    agents, record = jax.eval_shape(lambda: _newborn(prng.root(0), placement, config))
     shapes = Block(
         agents=agents,
         hyperparams=placement.hyperparams,

@@ -15,9 +15,9 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 Key = UInt32[Array, "2"]
 
 
-def key_words(key: Array) -> Key:
-    """Return the two words of a `jax.random` key."""
-    return jax.random.key_data(key)
+def root(seed: Int[Array, ""] | int) -> Key:
+    """Return the key of a seed, the words of `jax.random.key(seed)`."""
+    return jnp.stack([jnp.uint32(0), jnp.asarray(seed).astype(jnp.uint32)])
 
 
 def words(
@@ -37,9 +37,14 @@ def words(
     return x, y
 
 
-def key_at(key: Key, high: Int[Array, ""] | int, low: Int[Array, ""] | int) -> Array:
-    """Return the `jax.random` key at the counter (high, low)."""
-    return jax.random.wrap_key_data(jnp.stack(words(key, high, low)), impl="threefry2x32")
+def fold(key: Key, high: Int[Array, ""] | int, low: Int[Array, ""] | int = 0) -> Key:
+    """Return the key of a stream of its own, the one at the counter (high, low)."""
+    return jnp.stack(words(key, high, low))
+
+
+def jax_key(key: Key) -> Array:
+    """Return the `jax.random` key of these two words."""
+    return jax.random.wrap_key_data(key, impl="threefry2x32")
 
 
 def uniform(word: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -138,7 +138,7 @@ def plan(settings: Settings) -> Plan:
         raise ValueError(f"--study {name!r} is not allowed: 1 to 200 printable characters")
     output = settings.output or Path("runs") / slug(name)
     _check_writable(output)
-    tracking_uri = settings.tracking or study.sqlite_url(output.absolute() / "mlflow.db")
+    tracking_uri = settings.tracking if settings.tracking is not None else study.sqlite_url(output.absolute() / "mlflow.db")
     if tracking_uri != "off":
         tracking.check_uri(tracking_uri)
     return Plan(
@@ -146,7 +146,7 @@ def plan(settings: Settings) -> Plan:
         space=chosen,
         study_name=name,
         output=output,
-        storage=settings.storage or study.sqlite_url(output.absolute() / "study.db"),
+        storage=settings.storage if settings.storage is not None else study.sqlite_url(output.absolute() / "study.db"),
         tracking=None if tracking_uri == "off" else tracking_uri,
         artifacts=None if tracking_uri.startswith("http") else output.absolute() / "mlflow-artifacts",
     )

@@ -10,6 +10,7 @@ import difflib
 import json
 import math
 import tomllib
+import warnings
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -76,7 +77,7 @@ def load(name: str, **overrides: Any) -> Space:
         text = _read(name)
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers too long and tables too deep are no TOMLDecodeError
         raise ValueError(f"space {name!r} is no TOML: {error}") from error
     content.update({key: value for key, value in overrides.items() if value is not None})
     try:
@@ -127,14 +128,16 @@ def train_periods(space: Space) -> int:
 def _read(name: str) -> str:
     path = Path(name)
     try:
-        if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
-            raise ValueError(f"space {name!r} is larger than {MAX_FILE_BYTES:,} bytes")
-        return path.read_text("utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise OSError(f"it is larger than {MAX_FILE_BYTES:,} bytes")
+        return content.decode("utf-8")
     except FileNotFoundError:
         near = difflib.get_close_matches(name, presets(), 1, 0.6)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(f"space {name!r} is neither a file nor a preset: {hint}presets are {', '.join(presets())}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"space {name!r} can't be read: {error}") from error
 
 
@@ -199,8 +202,8 @@ def _rungs(value: object, space: Space) -> tuple[int, ...]:
     numbers = value if isinstance(value, list) else [value]
     if not all(isinstance(x, int) and not isinstance(x, bool) and 1 <= x <= _LARGEST for x in numbers):
         raise ValueError(f"rungs = {value!r} is not allowed: environment steps, as a list or as one distance")
-    rungs = sorted(set(numbers)) if isinstance(value, list) else range(numbers[0], steps + 1, numbers[0])
-    rungs = [rung for rung in rungs if rung <= steps]
+    within = sorted({rung for rung in numbers if rung <= steps})
+    rungs = within if isinstance(value, list) else range(numbers[0], steps + 1, numbers[0])
     if len(rungs) > 1_000:
         raise ValueError(f"rungs = {value!r} makes {len(rungs):,} rungs: at most 1,000 are allowed")
     return tuple(rungs)
@@ -228,13 +231,17 @@ def _distribution(name: str, domain: dict[str, Any]) -> BaseDistribution:
     low, high = check_value(name, domain["low"]), check_value(name, domain["high"])
     if low > high:
         raise ValueError(f"{name}: the range is empty: low = {low} is above high = {high}")
-    if step is not None and (isinstance(step, bool) or not isinstance(step, int | float) or not step > 0):
-        raise ValueError(f"{name}: step = {step!r} is not allowed: a number above 0")
-    if kind.type is float:
-        return FloatDistribution(low, high, log=log, step=step)
-    if step is not None and step != int(step):
-        raise ValueError(f"{name}: step = {step!r} is not allowed: a whole number")
-    return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
+    if step is not None:
+        numeric = isinstance(step, int | float) and not isinstance(step, bool) and 0 < step < _LARGEST
+        if not numeric or (high - low) / step > _LARGEST:
+            raise ValueError(f"{name}: step = {step!r} is not allowed: a number above 0, at most {_LARGEST} to a range")
+        if kind.type is int and step != int(step):
+            raise ValueError(f"{name}: step = {step!r} is not allowed: a whole number")
+    with warnings.catch_warnings():  # Optuna lowers a high that no step reaches, and warns
+        warnings.simplefilter("ignore", UserWarning)
+        if kind.type is float:
+            return FloatDistribution(low, high, log=log, step=step)
+        return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
 
 
 def _bounds(space: Space, name: str) -> tuple[float, float]:

@@ -19,6 +19,7 @@ import sqlalchemy
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
+from jaxdqn.redact import hide_password
 from jaxdqn.space import Space
 
 IDENTITY = "jaxdqn_identity"
@@ -157,17 +158,6 @@ def open_study(url: str, name: str, space: Space, identity: dict[str, Any], samp
 def sqlite_url(path: Path) -> str:
     """Return the URL of an SQLite file."""
     return f"sqlite:///{path.as_posix()}"
-
-
-def hide_password(text: str, url: str | None = None) -> str:
-    """Return a URL without its password, or a text that quotes the URL without it."""
-    try:
-        parsed = sqlalchemy.engine.make_url(url or text)
-    except sqlalchemy.exc.ArgumentError:
-        return text
-    if not parsed.password:
-        return text
-    return text.replace(str(parsed.password), "***")
 
 
 def _storage(url: str) -> optuna.storages.RDBStorage:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from jaxdqn.redact import hide_password
+
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 _BATCH = 1_000  # metrics a call, MLflow's limit
 
@@ -44,7 +46,8 @@ def check_uri(uri: str) -> None:
     """Raise ValueError if MLflow can't track to `uri`."""
     scheme = urlsplit(uri).scheme.split("+")[0]
     if scheme not in SCHEMES:
-        raise ValueError(f"--tracking {uri!r} is not allowed: 'off' or a URI that starts with {', '.join(SCHEMES)}")
+        allowed = f"'off' or a URI that starts with {', '.join(SCHEMES)}"
+        raise ValueError(f"--tracking {hide_password(uri)!r} is not allowed: {allowed}")
 
 
 class Tracker:
@@ -88,7 +91,7 @@ class Tracker:
                     mirror.write(trial)
             except Exception as error:  # a mirror that fails must not stop the search
                 reason = str(error).strip().splitlines() or [type(error).__name__]
-                self.failures.append(reason[0])
+                self.failures.append(hide_password(reason[0], self._uri))
                 if mirror is None:  # it could not be reached: try again with the next trial
                     ending = self._queue.get() is None
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from jaxdqn import agent
+from jaxdqn import agent, prng
 from jaxdqn.agent import Learner
 from jaxdqn.config import Config
 from jaxdqn.hyperparams import Hyperparams, defaults
@@ -33,7 +33,7 @@ def batches(num: int, size: int) -> Transition:
 
 
 def learner_of(params: Params) -> Learner:
-    state = agent.init(jax.random.key(0), defaults(), Config()).learner
+    state = agent.init(prng.root(0), defaults(), Config()).learner
     moments = agent._ADAM.init(ravel_pytree(params)[0])
     return state._replace(params=params, target_params=jax.tree.map(lambda x: 0.9 * x, params), opt_state=moments)
 
@@ -58,7 +58,7 @@ def test_a_masked_agent_learns_as_one_of_its_exact_shape(
     hyperparams = defaults()._replace(
         hidden_width=width, hidden_layers=depth, batch_size=size, double_q=double_q, huber_loss=huber
     )
-    params = agent.init(jax.random.key(1), jax.tree.map(jnp.asarray, hyperparams), LARGE).learner.params
+    params = agent.init(prng.root(1), jax.tree.map(jnp.asarray, hyperparams), LARGE).learner.params
     data = batches(100, 64)
     masked = learned(learner_of(params), data, hyperparams, LARGE)
 
@@ -78,7 +78,7 @@ def test_a_masked_agent_learns_as_one_of_its_exact_shape(
 def test_an_update_is_optax_adam_behind_a_global_norm_clip() -> None:
     hyperparams = defaults()._replace(batch_size=64, hidden_width=32, max_grad_norm=0.1)
     config = Config(hidden_width=32, fixed=fixing(hyperparams))
-    params = agent.init(jax.random.key(1), hyperparams, config).learner.params
+    params = agent.init(prng.root(1), hyperparams, config).learner.params
     data = batches(10, 64)
     ours = learned(learner_of(params), data, hyperparams, config)
 
@@ -94,7 +94,7 @@ def test_an_update_is_optax_adam_behind_a_global_norm_clip() -> None:
 
 def test_an_update_that_is_not_finite_is_not_made_and_marks_the_agent() -> None:
     config = Config(fixed=fixing(defaults()))
-    state = agent.init(jax.random.key(1), defaults(), config).learner
+    state = agent.init(prng.root(1), defaults(), config).learner
     batch = jax.tree.map(lambda x: x[0], batches(1, 64))._replace(reward=jnp.full(64, jnp.inf))
     after = agent.learn(state, jnp.array(True), jnp.int32(0), batch, defaults(), config)
     assert not bool(after.finite)
@@ -104,7 +104,7 @@ def test_an_update_that_is_not_finite_is_not_made_and_marks_the_agent() -> None:
 
 def test_an_update_that_is_not_due_changes_nothing() -> None:
     config = Config(fixed=fixing(defaults()))
-    state = agent.init(jax.random.key(1), defaults(), config).learner
+    state = agent.init(prng.root(1), defaults(), config).learner
     batch = jax.tree.map(lambda x: x[0], batches(1, 64))._replace(reward=jnp.full(64, jnp.inf))
     after = agent.learn(state, jnp.array(False), jnp.int32(0), batch, defaults(), config)
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True))
@@ -113,7 +113,7 @@ def test_an_update_that_is_not_due_changes_nothing() -> None:
 @pytest.mark.parametrize(("step", "copied"), [(99, False), (100, True), (180, True)])
 def test_the_target_is_copied_when_its_period_has_passed(step: int, copied: bool) -> None:
     hyperparams = defaults()._replace(target_period=100, tau=0.25)
-    state = agent.init(jax.random.key(1), hyperparams, Config()).learner
+    state = agent.init(prng.root(1), hyperparams, Config()).learner
     moved = state._replace(params=jax.tree.map(lambda x: x + 1.0, state.params))
     after = agent.copy_to_target(moved, jnp.array(True), jnp.int32(step), hyperparams)
     gained = ravel_pytree(after.target_params)[0] - ravel_pytree(state.target_params)[0]
@@ -123,8 +123,8 @@ def test_the_target_is_copied_when_its_period_has_passed(step: int, copied: bool
 
 def test_a_greedy_agent_takes_the_best_action_and_a_random_one_any() -> None:
     greedy, random = (defaults()._replace(epsilon_start=e, epsilon_end=e) for e in (0.0, 1.0))
-    state = agent.init(jax.random.key(1), defaults(), Config())
-    keys = agent.keys(jax.random.key(2))
+    state = agent.init(prng.root(1), defaults(), Config())
+    keys = agent.keys(prng.root(2))
 
     def actions(hyperparams: Hyperparams) -> set[int]:
         def one(step: jax.Array) -> jax.Array:

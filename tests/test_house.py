@@ -18,6 +18,7 @@ FLOORS = [
     "evaluate",
     "population",
     "cost",
+    "redact",
     "space",
     "study",
     "tracking",

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdqn import network
+from jaxdqn import network, prng
 from jaxdqn.config import Config
 from jaxdqn.hyperparams import defaults
 from jaxdqn.network import Params
@@ -30,7 +30,7 @@ def cut(params: Params, width: int, depth: int) -> Params:
 def test_a_masked_network_has_the_values_of_its_exact_shape(width: int, depth: int) -> None:
     hyperparams = defaults()._replace(hidden_width=width, hidden_layers=depth)
     traced = jax.tree.map(jnp.asarray, hyperparams)
-    params = network.init(jax.random.key(depth), traced, LARGE)
+    params = network.init(prng.root(depth), traced, LARGE)
     exact = Config(hidden_width=width, hidden_layers=depth, linear=depth == 0)
     obs = jax.random.normal(jax.random.key(9), (5, 4))
     ours = network.q_values(params, obs, traced, LARGE)
@@ -39,7 +39,7 @@ def test_a_masked_network_has_the_values_of_its_exact_shape(width: int, depth: i
 
 def test_unused_units_are_zero_and_get_no_gradient() -> None:
     traced = jax.tree.map(jnp.asarray, defaults()._replace(hidden_width=8, hidden_layers=3))
-    params = network.init(jax.random.key(0), traced, LARGE)
+    params = network.init(prng.root(0), traced, LARGE)
     obs = jax.random.normal(jax.random.key(9), (5, 4))
     grads = jax.grad(lambda p: jnp.sum(network.q_values(p, obs, traced, LARGE) ** 2))(params)
     for tree in (params, grads):
@@ -51,8 +51,8 @@ def test_unused_units_are_zero_and_get_no_gradient() -> None:
 
 
 def test_initial_weights_are_scaled_by_the_active_inputs() -> None:
-    narrow = network.init(jax.random.key(0), defaults()._replace(hidden_width=4, hidden_layers=2), LARGE)
-    wide = network.init(jax.random.key(0), defaults()._replace(hidden_width=32, hidden_layers=2), LARGE)
+    narrow = network.init(prng.root(0), defaults()._replace(hidden_width=4, hidden_layers=2), LARGE)
+    wide = network.init(prng.root(0), defaults()._replace(hidden_width=32, hidden_layers=2), LARGE)
     for params, bound in ((narrow, 0.5), (wide, 32**-0.5)):
         size = float(jnp.abs(params["hidden_1"]["kernel"]).max())
         assert 0.8 * bound < size <= bound

@@ -9,16 +9,20 @@ from jaxdqn import prng
 
 
 def test_words_are_those_of_threefry() -> None:
-    key = prng.key_words(jax.random.key(7))
+    key = prng.root(7)
     high, low = jnp.array([0, 3, 2**31 - 1]), jnp.array([5, 0, 9])
     ours = jnp.concatenate(prng.words(key, high, low))
     assert np.array_equal(ours, threefry_2x32(key, jnp.concatenate([high, low]).astype(jnp.uint32)))
 
 
-def test_a_key_at_a_counter_is_folded_in_as_jax_does() -> None:
-    key = jax.random.key(3)
-    ours = prng.key_at(prng.key_words(key), 0, 11)
-    assert np.array_equal(jax.random.key_data(ours), jax.random.key_data(jax.random.fold_in(key, 11)))
+def test_the_root_of_a_seed_is_the_key_of_jax() -> None:
+    assert np.array_equal(prng.root(12), jax.random.key_data(jax.random.key(12)))
+
+
+def test_a_folded_key_is_the_one_jax_folds() -> None:
+    ours = prng.jax_key(prng.fold(prng.root(3), 0, 11))
+    theirs = jax.random.fold_in(jax.random.key(3), 11)
+    assert np.array_equal(jax.random.key_data(ours), jax.random.key_data(theirs))
 
 
 def test_uniform_floats_stay_below_one() -> None:

@@ -50,7 +50,7 @@ def test_the_ring_wraps_and_forgets_the_oldest() -> None:
 
 
 def test_draws_stay_in_the_window_of_a_lane_and_reach_all_of_it() -> None:
-    key = prng.key_words(jax.random.key(0))
+    key = prng.root(0)
     for size in (1, 3, 1_000):
         drawn = np.concatenate([replay.draw_offsets(key, jnp.int32(i), jnp.int32(size), 64) for i in range(20)])
         assert drawn.min() == 0
@@ -59,10 +59,10 @@ def test_draws_stay_in_the_window_of_a_lane_and_reach_all_of_it() -> None:
 
 
 def test_a_smaller_batch_is_a_prefix_of_a_larger_one() -> None:
-    key = prng.key_words(jax.random.key(1))
+    key = prng.root(1)
     large = replay.draw_offsets(key, jnp.int32(5), jnp.int32(10_000), 128)
     assert np.array_equal(replay.draw_offsets(key, jnp.int32(5), jnp.int32(10_000), 16), large[:16])
 
 
 def test_an_empty_window_is_no_error() -> None:
-    assert not replay.draw_offsets(prng.key_words(jax.random.key(1)), jnp.int32(0), jnp.int32(0), 8).any()
+    assert not replay.draw_offsets(prng.root(1), jnp.int32(0), jnp.int32(0), 8).any()

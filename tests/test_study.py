@@ -7,7 +7,8 @@ import pytest
 
 from jaxdqn import space
 from jaxdqn.space import Space
-from jaxdqn.study import Study, hide_password, open_study
+from jaxdqn.redact import hide_password
+from jaxdqn.study import Study, open_study
 
 
 @pytest.fixture
