@@ -113,7 +113,7 @@ def init(key: prng.Key, hyperparams: Hyperparams, config: Config) -> AgentState:
         learner=Learner(
             params=params,
             target_params=params,
-            opt_state=_ADAM.init(ravel_pytree(params)[0]),  # type: ignore[arg-type]
+            opt_state=_ADAM.init(ravel_pytree(params)[0]),
             updates=zero,
             loss_sum=jnp.zeros(()),
             last_copy=zero,
@@ -183,7 +183,12 @@ def loss(
 
 
 def learn(
-    learner: Learner, due: Bool[Array, ""], step: Int[Array, ""], batch: Transition, hyperparams: Hyperparams, config: Config
+    learner: Learner,
+    due: Bool[Array, ""],
+    step: Int[Array, ""],
+    batch: Transition,
+    hyperparams: Hyperparams,
+    config: Config,
 ) -> Learner:
     """Make one gradient step with Adam (Kingma & Ba 2015) at environment step `step`, if it is `due` and finite."""
     value, grads = jax.value_and_grad(loss)(learner.params, learner.target_params, batch, hyperparams, config)
@@ -217,9 +222,7 @@ def learn(
     )
 
 
-def copy_to_target(
-    learner: Learner, due: Bool[Array, ""], step: Int[Array, ""], hyperparams: Hyperparams
-) -> Learner:
+def copy_to_target(learner: Learner, due: Bool[Array, ""], step: Int[Array, ""], hyperparams: Hyperparams) -> Learner:
     """At a train event: target ← τ · online + (1 − τ) · target, if `target_period` steps have passed since the last."""
     copy = due & (step - learner.last_copy >= hyperparams.target_period)
     mixed = optax.incremental_update(learner.params, learner.target_params, hyperparams.tau)

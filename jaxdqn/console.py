@@ -37,10 +37,12 @@ class SweepConsole:
     def _begin(self) -> None:
         self._begun = True
         plan = self.plan
-        budget = [f"{n:,} {unit}" for n, unit in ((plan.space.episodes, "episodes"), (plan.space.env_steps, "steps")) if n]
+        budget = [
+            f"{n:,} {unit}" for n, unit in ((plan.space.episodes, "episodes"), (plan.space.env_steps, "steps")) if n
+        ]
+        searched = f"{len(plan.space.searched)} hyperparameters searched"
         self._print(
-            f"[bold]{escape(plan.study_name)}[/]: {escape(plan.space.env)}, {len(plan.space.searched)} hyperparameters, "
-            f"{' or '.join(budget)} an agent"
+            f"[bold]{escape(plan.study_name)}[/]: {escape(plan.space.env)}, {searched}, {' or '.join(budget)} an agent"
         )
         if self.console.is_terminal:
             self._live = Live(console=self.console, refresh_per_second=4, transient=True)
@@ -105,26 +107,34 @@ class SweepConsole:
 
 def show_result(console: Console, result: Result, resume: str) -> None:
     """Show how a sweep ended and what to type next."""
-    say = lambda text="": console.print(text, highlight=False, soft_wrap=True)  # noqa: E731
+
+    def say(text: str = "") -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
     counts = ", ".join(f"{n} {state}" for state, n in result.counts.items() if n)
     speed = f"{result.updates / max(result.train_s, 1e-9):,.0f} updates/s" if result.updates else "nothing to train"
     say(f"{counts or 'no trial'} in {_clock(result.wall_s)} ({result.compile_s:.0f} s compiling, {speed})")
     if result.best is None:
         say("[bold]no trial finished yet[/]")
     else:
-        say(f"[bold]best: trial {result.best.number}, mean return {result.best.value:.1f}[/] over "
-            f"{result.plan.space.eval_episodes} greedy episodes of {result.plan.settings.seeds} agent(s)")
+        say(
+            f"[bold]best: trial {result.best.number}, mean return {result.best.value:.1f}[/] over "
+            f"{result.plan.space.eval_episodes} greedy episodes of {result.plan.settings.seeds} agent(s)"
+        )
         table = Table(show_header=False, box=None, pad_edge=False)
         for name, value in result.hyperparams().items():
             searched = name in result.plan.space.searched
-            table.add_row(f"  {name}" if searched else f"[dim]  {name}[/]", _number(value), "" if searched else "[dim]fixed[/]")
+            table.add_row(
+                f"  {name}" if searched else f"[dim]  {name}[/]", _number(value), "" if searched else "[dim]fixed[/]"
+            )
         console.print(table)
     if result.tracking_failures:
         say(f"[yellow]MLflow failed {len(result.tracking_failures)} times: {escape(result.tracking_failures[0])}[/]")
     say()
     if result.plan.tracking and not result.plan.tracking.startswith("http"):
         say(f"look at all trials:   mlflow ui --backend-store-uri {escape(shell_word(result.plan.tracking))}")
-    say(f"{'continue this study: ' if result.stopped or result.counts['running'] else 'search on:           '}{escape(resume)}")
+    goes_on = "continue this study:" if result.stopped or result.counts["running"] else "search on:          "
+    say(f"{goes_on} {escape(resume)}")
 
 
 def shell_word(text: Any) -> str:

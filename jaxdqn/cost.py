@@ -6,6 +6,7 @@ the length of segments depends on it, no agent does.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -34,11 +35,15 @@ def forward_macs(config: Config) -> int:
     """Multiply-accumulates of one forward pass at the largest shapes of a space."""
     env = make(config.env)
     sizes = [env.obs_size, *[config.hidden_width] * config.hidden_layers, env.num_actions]
-    return sum(a * b for a, b in zip(sizes, sizes[1:], strict=False))
+    return sum(a * b for a, b in itertools.pairwise(sizes))
 
 
 def tick_costs(
-    hyperparams: Hyperparams, step: Int[np.ndarray, " lanes"], alive: Bool[np.ndarray, " lanes"], config: Config, speed: Speed
+    hyperparams: Hyperparams,
+    step: Int[np.ndarray, " lanes"],
+    alive: Bool[np.ndarray, " lanes"],
+    config: Config,
+    speed: Speed,
 ) -> Float[np.ndarray, " horizon"]:
     """Seconds each of the next ticks of a block should take; lanes run side by side, so the longest wait counts."""
     lanes, macs = len(step), forward_macs(config)

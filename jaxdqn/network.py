@@ -7,17 +7,19 @@ it stays exactly zero: no mask is needed after the initialisation. Depth: an unu
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxdqn import prng
 from jaxdqn.config import Config
 from jaxdqn.environment import make
 from jaxdqn.hyperparams import Hyperparams
 
-Params = PyTree[Float[Array, "..."]]
+Params: TypeAlias = Any  # a tree of float arrays, as flax names them
 
 
 class QNetwork(nn.Module):
@@ -29,7 +31,9 @@ class QNetwork(nn.Module):
     linear: bool
 
     @nn.compact
-    def __call__(self, obs: Float[Array, "*batch obs"], hidden_layers: Int[Array, ""] | int) -> Float[Array, "*batch a"]:
+    def __call__(
+        self, obs: Float[Array, "*batch obs"], hidden_layers: Int[Array, ""] | int
+    ) -> Float[Array, "*batch a"]:
         """Return the value of every action, using the first `hidden_layers` hidden layers."""
         hidden = obs
         for layer in range(self.hidden_layers):
@@ -51,7 +55,7 @@ def network(config: Config) -> QNetwork:
 def init(key: prng.Key, hyperparams: Hyperparams, config: Config) -> Params:
     """Draw weights and biases from U(−1/√n, 1/√n), n the *active* inputs of a layer, as the article's library does."""
     obs_size = make(config.env).obs_size
-    shapes = jax.eval_shape(lambda key: network(config).init(key, jnp.zeros(obs_size), 0), jax.random.key(0))["params"]
+    shapes = jax.eval_shape(lambda: network(config).init(jax.random.key(0), jnp.zeros(obs_size), 0))["params"]
     width = hyperparams.hidden_width
     params = {}
     for layer, name in enumerate(sorted(shapes)):
@@ -72,9 +76,10 @@ def q_values(
     params: Params, obs: Float[Array, "*batch obs"], hyperparams: Hyperparams, config: Config
 ) -> Float[Array, "*batch actions"]:
     """Return Q(s, ·) of every observation."""
-    return network(config).apply({"params": params}, obs, hyperparams.hidden_layers)
+    values: Array = network(config).apply({"params": params}, obs, hyperparams.hidden_layers)  # type: ignore[assignment]
+    return values
 
 
-def _uniform(key: prng.Key, bound: Float[Array, ""], used: Bool[Array, "..."]) -> Float[Array, "..."]:
+def _uniform(key: prng.Key, bound: Float[Array, ""], used: Bool[Array, ...]) -> Float[Array, ...]:
     word, _ = prng.words(key, jnp.arange(used.size).reshape(used.shape), 0)
     return jnp.where(used, bound * (2.0 * prng.uniform(word) - 1.0), 0.0)

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from jaxdqn import agent, evaluate, prng, replay
-from jaxdqn.agent import AgentState
+from jaxdqn.agent import AgentState, Learner
 from jaxdqn.config import Config, Layout, bucket_of
 from jaxdqn.environment import make
 from jaxdqn.evaluate import Stream
@@ -30,9 +30,9 @@ from jaxdqn.replay import Replay
 class Placement(NamedTuple):
     """What the host writes into the lanes of a row at a visit; arrays of shape (devices, block)."""
 
-    fresh: Bool[np.ndarray, "devices block"]  # lanes that get a new agent …
-    trial: Int[np.ndarray, "devices block"]  # … of this trial
-    seed_index: Int[np.ndarray, "devices block"]  # … and this of its seeds
+    fresh: Bool[Array | np.ndarray, "devices block"]  # lanes that get a new agent …
+    trial: Int[Array | np.ndarray, "devices block"]  # … of this trial
+    seed_index: Int[Array | np.ndarray, "devices block"]  # … and this of its seeds
     hyperparams: Hyperparams
 
 
@@ -50,8 +50,8 @@ class Block(NamedTuple):
 
     agents: AgentState
     hyperparams: Hyperparams
-    trial: Int[Array, " lanes"]
-    seed_index: Int[Array, " lanes"]
+    trial: Int[Array | np.ndarray, " lanes"]
+    seed_index: Int[Array | np.ndarray, " lanes"]
     record: Record
     replay: Replay
 
@@ -59,32 +59,42 @@ class Block(NamedTuple):
 class Progress(NamedTuple):
     """What the host reads after a segment; arrays of shape (devices, block, …)."""
 
-    alive: Bool[Array, " lanes"]
-    diverged: Bool[Array, " lanes"]
-    step: Int[Array, " lanes"]
-    episodes: Int[Array, " lanes"]
-    updates: Int[Array, " lanes"]
-    return_sum: Float[Array, " lanes"]  # over the finished episodes
-    loss_sum: Float[Array, " lanes"]  # over the updates
-    validation: Float[Array, "lanes rungs"]
-    returns: Float[Array, "lanes episodes"]  # of the score, for agents that ended in this segment; else NaN
+    alive: Bool[Array | np.ndarray, " lanes"]
+    diverged: Bool[Array | np.ndarray, " lanes"]
+    step: Int[Array | np.ndarray, " lanes"]
+    episodes: Int[Array | np.ndarray, " lanes"]
+    updates: Int[Array | np.ndarray, " lanes"]
+    return_sum: Float[Array | np.ndarray, " lanes"]  # over the finished episodes
+    loss_sum: Float[Array | np.ndarray, " lanes"]  # over the updates
+    validation: Float[Array | np.ndarray, "lanes rungs"]
+    returns: Float[Array | np.ndarray, "lanes episodes"]  # of the score, if the agent ended in this segment, else NaN
 
 
-def _over(lanes: Bool[Array, " lanes"], new: PyTree, old: PyTree) -> PyTree:
+def _over(lanes: Bool[Array | np.ndarray, " lanes"], new: PyTree, old: PyTree) -> PyTree:
     """Take `new` in the lanes marked and `old` elsewhere."""
     return jax.tree.map(lambda a, b: jnp.where(lanes.reshape(lanes.shape + (1,) * (a.ndim - 1)), a, b), new, old)
 
 
-def _agent_keys(root: prng.Key, trial: Int[Array, " lanes"], seed_index: Int[Array, " lanes"]) -> agent.Keys:
+def _agent_keys(
+    root: prng.Key, trial: Int[Array | np.ndarray, " lanes"], seed_index: Int[Array | np.ndarray, " lanes"]
+) -> agent.Keys:
     """Return the streams of each lane's agent: a function of study seed, trial number and seed index alone."""
     family = prng.fold(root, Stream.TRAIN)
-    return jax.vmap(lambda trial, seed_index: agent.keys(prng.fold(family, trial, seed_index)))(trial, seed_index)
+
+    def of_agent(trial: Int[Array, ""], seed_index: Int[Array, ""]) -> agent.Keys:
+        return agent.keys(prng.fold(family, trial, seed_index))
+
+    return jax.vmap(of_agent)(jnp.asarray(trial), jnp.asarray(seed_index))
 
 
 def _newborn(root: prng.Key, placement: Placement, config: Config) -> tuple[AgentState, Record]:
     """Return a fresh agent with an empty record for every lane of a block."""
     keys = _agent_keys(root, placement.trial, placement.seed_index)
-    agents = jax.vmap(lambda key, hp: agent.init(key, config.specialise(hp), config))(keys.init, placement.hyperparams)
+
+    def init(key: prng.Key, hyperparams: Hyperparams) -> AgentState:
+        return agent.init(key, config.specialise(hyperparams), config)
+
+    agents = jax.vmap(init)(keys.init, placement.hyperparams)
     lanes = placement.trial.shape[0]
     record = Record(
         validation=jnp.full((lanes, len(config.rungs)), jnp.nan),
@@ -98,35 +108,32 @@ def _newborn(root: prng.Key, placement: Placement, config: Config) -> tuple[Agen
 def _place(root: prng.Key, block: Block, placement: Placement, config: Config) -> Block:
     """Write fresh agents into the lanes the host names. The ring stays: their windows are empty."""
 
-    def write(block: Block) -> Block:
-        new = _newborn(root, placement, config)
-        agents, record = _over(placement.fresh, new, (block.agents, block.record))
-        names = (placement.hyperparams, placement.trial, placement.seed_index)
-        hyperparams, trial, seed_index = _over(placement.fresh, names, (block.hyperparams, block.trial, block.seed_index))
-        return Block(agents, hyperparams, trial, seed_index, record, block.replay)
+    def write(old: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
+        agents, record = _newborn(root, placement, config)
+        new = (agents, placement.hyperparams, placement.trial, placement.seed_index, record)
+        return _over(placement.fresh, new, old)
 
-    ring = block.replay
-    placed = jax.lax.cond(
-        jnp.any(placement.fresh), write, lambda block: block, block._replace(replay=None)  # type: ignore[arg-type]
-    )
-    return placed._replace(replay=ring)  # type: ignore[no-any-return]
+    lanes = jax.lax.cond(jnp.any(placement.fresh), write, lambda old: old, block[:-1])  # all but the ring
+    return Block(*lanes, replay=block.replay)
 
 
 def _tick(root: prng.Key, keys: agent.Keys, block: Block, config: Config, layout: Layout) -> Block:
     """Let every living agent of a block take `config.tick` environment steps and make the updates then due."""
 
-    hyperparams, params = block.hyperparams, block.agents.learner.params
+    def chances(key: prng.Key, first_step: Int[Array, ""], hyperparams: Hyperparams) -> agent.Chance:
+        given = config.specialise(hyperparams)
+        return jax.vmap(lambda i: agent.chance(key, first_step + i, given, config))(jnp.arange(config.tick))
 
-    def chances(key: prng.Key, step: Array, hp: Hyperparams) -> agent.Chance:
-        of_step = lambda step: agent.chance(key, step, config.specialise(hp), config)  # noqa: E731
-        return jax.vmap(of_step)(step + jnp.arange(config.tick))
+    def act_one(
+        chance: agent.Chance, actor: agent.Actor, params: Params, hyperparams: Hyperparams
+    ) -> tuple[agent.Actor, replay.Transition]:
+        return agent.act(chance, actor, params, config.specialise(hyperparams), config)
 
     def act(actor: agent.Actor, chance: agent.Chance) -> tuple[agent.Actor, replay.Transition]:
-        step = lambda chance, actor, params, hp: agent.act(chance, actor, params, config.specialise(hp), config)  # noqa: E731
-        return jax.vmap(step)(chance, actor, params, hyperparams)
+        return jax.vmap(act_one)(chance, actor, block.agents.learner.params, block.hyperparams)
 
     before = block.agents.actor
-    drawn = jax.vmap(chances, out_axes=1)(keys.act, before.step, hyperparams)
+    drawn = jax.vmap(chances, out_axes=1)(keys.act, before.step, block.hyperparams)
     actor, transitions = jax.lax.scan(act, before, drawn)
     ring = replay.add(block.replay, transitions)
     whole = (actor.step - before.step == config.tick) & ~actor.diverged
@@ -142,7 +149,7 @@ def _tick(root: prng.Key, keys: agent.Keys, block: Block, config: Config, layout
 
 def _learn(
     keys: agent.Keys, actor: agent.Actor, whole: Bool[Array, " lanes"], block: Block, ring: Replay, config: Config
-) -> agent.Learner:
+) -> Learner:
     """Make the updates that are due, each lane in the shape of its own batch size, then copy to the targets."""
     learner = block.agents.learner
     hyperparams = config.specialise(block.hyperparams)
@@ -150,37 +157,47 @@ def _learn(
     window = jnp.minimum(actor.step, hyperparams.buffer_size)
     own_bucket = bucket_of(hyperparams.batch_size, config)
 
+    def learn_one(
+        learner: Learner, due: Array, step: Array, batch: replay.Transition, hyperparams: Hyperparams
+    ) -> Learner:
+        return agent.learn(learner, due, step, batch, config.specialise(hyperparams), config)
+
+    def copy_one(learner: Learner, due: Array, step: Array, hyperparams: Hyperparams) -> Learner:
+        return agent.copy_to_target(learner, due, step, config.specialise(hyperparams))
+
     for bucket, size in enumerate(config.batch_sizes):
         num_updates = jnp.where(due & (own_bucket == bucket), hyperparams.gradient_steps, 0)
 
-        def update(i: Int[Array, ""], learner: agent.Learner, size: int = size, num: Array = num_updates) -> agent.Learner:
+        def update(i: Int[Array, ""], learner: Learner, size: int = size, num: Array = num_updates) -> Learner:
             offsets = jax.vmap(partial(replay.draw_offsets, num=size))(keys.sample, learner.updates, window)
             batch = replay.sample(ring, offsets)
-            step = lambda learner, due, step, batch, hp: agent.learn(  # noqa: E731
-                learner, due, step, batch, config.specialise(hp), config
-            )
-            return jax.vmap(step)(learner, i < num, actor.step, batch, block.hyperparams)
+            return jax.vmap(learn_one)(learner, i < num, actor.step, batch, block.hyperparams)
 
         learner = jax.lax.fori_loop(0, jnp.max(num_updates), update, learner)
 
-    copy = lambda learner, due, step, hp: agent.copy_to_target(learner, due, step, config.specialise(hp))  # noqa: E731
-    return jax.vmap(copy)(learner, due, actor.step, block.hyperparams)
+    return jax.vmap(copy_one)(learner, due, actor.step, block.hyperparams)
 
 
 def _greedy(
-    key: UInt32[Array, "lanes 2"], pending: Bool[Array, " lanes"], params: Params, block: Block, episodes: int, config: Config, layout: Layout
+    key: UInt32[Array, "lanes 2"],
+    pending: Bool[Array, " lanes"],
+    params: Params,
+    block: Block,
+    episodes: int,
+    config: Config,
+    layout: Layout,
 ) -> Float[Array, "lanes episodes"]:
     """Greedy returns of the pending lanes, `layout.group` of them at a time; NaN elsewhere."""
     order = jnp.argsort(~pending, stable=True)
 
+    def evaluate_one(key: prng.Key, params: Params, hyperparams: Hyperparams) -> Float[Array, " episodes"]:
+        return evaluate.greedy_returns(key, params, config.specialise(hyperparams), config, episodes)
+
     def evaluate_group(i: Int[Array, ""], returns: Array) -> Array:
         lanes = jax.lax.dynamic_slice(order, (i * layout.group,), (layout.group,))
-        one = lambda key, params, hp: evaluate.greedy_returns(  # noqa: E731
-            key, params, config.specialise(hp), config, episodes
-        )
         of_group = jax.tree.map(lambda x: x[lanes], (key, params, block.hyperparams))
         kept = jnp.where(pending[lanes], lanes, pending.shape[0])
-        return returns.at[kept].set(jax.vmap(one)(*of_group), mode="drop")
+        return returns.at[kept].set(jax.vmap(evaluate_one)(*of_group), mode="drop")
 
     groups = -(-jnp.sum(pending) // layout.group)
     nothing = jnp.full((pending.shape[0], episodes), jnp.nan)
@@ -194,7 +211,9 @@ def _validate(root: prng.Key, pending: Bool[Array, " lanes"], block: Block, conf
     def run(carry: tuple[agent.Actor, Record]) -> tuple[agent.Actor, Record]:
         actor, record = carry
         params = block.agents.learner.params
-        rung = jnp.sum(actor.step[:, None] > jnp.array(config.rungs)[None], axis=1)  # the index of the rung here, or next
+        rung = jnp.sum(
+            actor.step[:, None] > jnp.array(config.rungs)[None], axis=1
+        )  # the index of the rung here, or next
         keys = jax.vmap(lambda rung: prng.fold(prng.fold(root, Stream.VALIDATION), rung))(rung)
         returns = _greedy(keys, pending, params, block, config.validation_episodes, config, layout)
         mean = jnp.mean(returns, axis=1)
@@ -323,7 +342,7 @@ class Population:
 
     def read(self, row: int) -> Progress:
         """Wait for the last segment of row `row` and return what it brought, as NumPy arrays."""
-        return jax.device_get(self._progress[row])  # type: ignore[no-any-return]
+        return jax.device_get(self._progress[row])
 
     def _no_work(self) -> tuple[Placement, Int[np.ndarray, " devices"]]:
         shape = self.layout.row_shape

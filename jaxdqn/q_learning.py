@@ -34,7 +34,7 @@ def next_value(
 def td_target(
     reward: Float[Array, ""], terminated: Bool[Array, ""], value: Float[Array, ""], gamma: Float[Array, ""] | float
 ) -> Float[Array, ""]:
-    """y = r + γ (1 − terminated) V(s′). A time limit is not a termination: the return goes on."""
+    """Y = r + γ (1 − terminated) V(s′). A time limit is not a termination: the return goes on."""
     return reward + gamma * jnp.where(terminated, 0.0, value)
 
 

@@ -138,7 +138,9 @@ def plan(settings: Settings) -> Plan:
         raise ValueError(f"--study {name!r} is not allowed: 1 to 200 printable characters")
     output = settings.output or Path("runs") / slug(name)
     _check_writable(output)
-    tracking_uri = settings.tracking if settings.tracking is not None else study.sqlite_url(output.absolute() / "mlflow.db")
+    tracking_uri = (
+        settings.tracking if settings.tracking is not None else study.sqlite_url(output.absolute() / "mlflow.db")
+    )
     if tracking_uri != "off":
         tracking.check_uri(tracking_uri)
     return Plan(
@@ -299,7 +301,7 @@ class _CompileCounter:
         jax.monitoring.register_event_duration_secs_listener(self._listen)
         return self
 
-    def _listen(self, event: str, duration: float, **_: Any) -> None:
+    def _listen(self, event: str, duration_secs: float, **_: Any) -> None:
         if self._open and event == "/jax/core/compile/backend_compile_duration":
             self.count += 1
 

@@ -11,6 +11,7 @@ import json
 import math
 import tomllib
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import resources
 from pathlib import Path
@@ -27,7 +28,7 @@ from optuna.distributions import (
 
 from jaxdqn import environment
 from jaxdqn.config import Config
-from jaxdqn.hyperparams import KINDS, Hyperparams, Kind, check_value, defaults
+from jaxdqn.hyperparams import KINDS, Hyperparams, check_value, defaults
 
 MAX_FILE_BYTES = 1_000_000
 _LARGEST = 2**30
@@ -51,7 +52,9 @@ class Space:
 
     def hyperparams(self, params: dict[str, Any]) -> Hyperparams:
         """Return the hyperparameters of a trial with the searched values `params`."""
-        return defaults()._replace(**{**self.fixed, **{name: check_value(name, params[name]) for name in self.searched}})
+        return defaults()._replace(
+            **{**self.fixed, **{name: check_value(name, params[name]) for name in self.searched}}
+        )
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two sweeps' trials comparable, as JSON values."""
@@ -62,7 +65,11 @@ class Space:
 
 def presets() -> list[str]:
     """Names of the spaces shipped with the package."""
-    return sorted(path.name.removesuffix(".toml") for path in resources.files("jaxdqn.spaces").iterdir() if path.name.endswith(".toml"))
+    return sorted(
+        path.name.removesuffix(".toml")
+        for path in resources.files("jaxdqn.spaces").iterdir()
+        if path.name.endswith(".toml")
+    )
 
 
 def load(name: str, **overrides: Any) -> Space:
@@ -71,10 +78,7 @@ def load(name: str, **overrides: Any) -> Space:
     Raises:
         ValueError: what is wrong in it, with the value and what is allowed.
     """
-    if name in presets():
-        text = (resources.files("jaxdqn.spaces") / f"{name}.toml").read_text("utf-8")
-    else:
-        text = _read(name)
+    text = (resources.files("jaxdqn.spaces") / f"{name}.toml").read_text("utf-8") if name in presets() else _read(name)
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # numbers too long and tables too deep are no TOMLDecodeError
@@ -136,7 +140,9 @@ def _read(name: str) -> str:
     except FileNotFoundError:
         near = difflib.get_close_matches(name, presets(), 1, 0.6)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ValueError(f"space {name!r} is neither a file nor a preset: {hint}presets are {', '.join(presets())}") from None
+        raise ValueError(
+            f"space {name!r} is neither a file nor a preset: {hint}presets are {', '.join(presets())}"
+        ) from None
     except (OSError, ValueError) as error:
         raise ValueError(f"space {name!r} can't be read: {error}") from error
 
@@ -180,7 +186,7 @@ def _check_known(key: str, known: list[str], kind: str) -> None:
         raise ValueError(f"unknown {kind} {key!r}: {hint}")
 
 
-def _check_setting(key: str, value: object) -> Any:
+def _check_setting(key: str, value: Any) -> Any:
     if key == "env":
         if isinstance(value, str):
             return value
@@ -195,7 +201,7 @@ def _check_setting(key: str, value: object) -> Any:
     return value
 
 
-def _rungs(value: object, space: Space) -> tuple[int, ...]:
+def _rungs(value: Any, space: Space) -> tuple[int, ...]:
     """A list of environment steps, or one number: every so many steps of the budget."""
     limit = environment.make(space.env).time_limit
     steps = min(space.env_steps or _LARGEST, (space.episodes or _LARGEST) * limit)
@@ -203,14 +209,14 @@ def _rungs(value: object, space: Space) -> tuple[int, ...]:
     if not all(isinstance(x, int) and not isinstance(x, bool) and 1 <= x <= _LARGEST for x in numbers):
         raise ValueError(f"rungs = {value!r} is not allowed: environment steps, as a list or as one distance")
     within = sorted({rung for rung in numbers if rung <= steps})
-    rungs = within if isinstance(value, list) else range(numbers[0], steps + 1, numbers[0])
+    rungs: Sequence[int] = within if isinstance(value, list) else range(numbers[0], steps + 1, numbers[0])
     if len(rungs) > 1_000:
         raise ValueError(f"rungs = {value!r} makes {len(rungs):,} rungs: at most 1,000 are allowed")
     return tuple(rungs)
 
 
 def _distribution(name: str, domain: dict[str, Any]) -> BaseDistribution:
-    kind: Kind = getattr(KINDS, name)
+    kind = KINDS[name]
     if "choices" in domain:
         choices = domain["choices"]
         if set(domain) != {"choices"} or not isinstance(choices, list) or not choices:
@@ -222,7 +228,9 @@ def _distribution(name: str, domain: dict[str, Any]) -> BaseDistribution:
     for key in domain:
         _check_known(key, ["low", "high", "log", "step", "choices"], f"key of {name}'s domain")
     if kind.type is bool or not {"low", "high"} <= set(domain):
-        raise ValueError(f"{name} = {domain!r} is not allowed: a value, {{ choices = [...] }} or {{ low, high, log, step }}")
+        raise ValueError(
+            f"{name} = {domain!r} is not allowed: a value, {{ choices = [...] }} or {{ low, high, log, step }}"
+        )
     log, step = domain.get("log", False), domain.get("step")
     if not isinstance(log, bool) or (log and step is not None):
         raise ValueError(f"{name}: log = {log!r} is not allowed: true or false, and not together with step")
@@ -250,8 +258,8 @@ def _bounds(space: Space, name: str) -> tuple[float, float]:
     if isinstance(domain, FloatDistribution | IntDistribution):
         return domain.low, domain.high
     if isinstance(domain, CategoricalDistribution):
-        return min(domain.choices), max(domain.choices)  # type: ignore[type-var,return-value]
-    value = space.fixed.get(name, getattr(KINDS, name).default)
+        return min(_numbers(domain)), max(_numbers(domain))
+    value = space.fixed.get(name, KINDS[name].default)
     return value, value
 
 
@@ -259,11 +267,15 @@ def _choices(space: Space, name: str) -> list[float] | None:
     """Return the values a hyperparameter may take, where they can be listed."""
     domain = space.searched.get(name)
     if isinstance(domain, CategoricalDistribution):
-        return sorted(domain.choices)  # type: ignore[type-var]
+        return sorted(_numbers(domain))
     if isinstance(domain, IntDistribution):
         values = range(domain.low, domain.high + 1, domain.step)
         return None if domain.log or len(values) > 64 else list(values)
     return [_bounds(space, name)[0]]
+
+
+def _numbers(domain: CategoricalDistribution) -> list[float]:
+    return [choice for choice in domain.choices if isinstance(choice, int | float)]
 
 
 def _values_gcd(space: Space, name: str) -> list[int]:

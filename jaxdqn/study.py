@@ -120,7 +120,9 @@ class Study:
 
     def best(self) -> Best | None:
         """Return the best complete trial, the earliest of equals; None before there is one."""
-        complete = [(r.value, -r.number) for r in self._records.values() if r.state == "complete" and r.value is not None]
+        complete = [
+            (r.value, -r.number) for r in self._records.values() if r.state == "complete" and r.value is not None
+        ]
         if not complete:
             return None
         value, number = max(complete)

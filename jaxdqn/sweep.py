@@ -203,7 +203,7 @@ class _Scheduler:
             if not flat.alive[lane]:
                 self.lanes[row][lane] = None
                 agent.ended, agent.diverged = True, bool(flat.diverged[lane])
-                agent.returns, agent.validation = flat.returns[lane].copy(), flat.validation[lane].copy()
+                agent.returns, agent.validation = np.array(flat.returns[lane]), np.array(flat.validation[lane])
                 ended.append(agent)
         for trial in dict.fromkeys(agent.trial for agent in ended):
             asked, agents = self.open[trial]
@@ -278,13 +278,22 @@ class _Scheduler:
         for field_, new in zip(self.hyperparams[row], self._stacked(lanes), strict=True):
             field_[fresh] = new[fresh]
 
-        shaped = lambda x: np.ascontiguousarray(x).reshape(layout.row_shape)  # noqa: E731
-        number = lambda name: np.array([getattr(a, name) if a else 0 for a in lanes], np.int32)  # noqa: E731
+        def shaped(values: np.ndarray) -> np.ndarray:
+            return np.ascontiguousarray(values).reshape(layout.row_shape)
+
+        def number(name: str) -> np.ndarray:
+            return np.array([getattr(agent, name) if agent else 0 for agent in lanes], np.int32)
+
         hyperparams = Hyperparams(*map(shaped, self.hyperparams[row]))
         step, alive = shaped(number("step")), shaped(np.array([a is not None for a in lanes]))
         ticks = [
             segment_ticks(
-                Hyperparams(*(x[device] for x in hyperparams)), step[device], alive[device], config, self.align, self.speed
+                Hyperparams(*(x[device] for x in hyperparams)),
+                step[device],
+                alive[device],
+                config,
+                self.align,
+                self.speed,
             )
             for device in range(layout.devices)
         ]

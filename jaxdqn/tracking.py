@@ -142,8 +142,8 @@ class _Mirror:
         metrics = [self._metric(name, value, now, 0) for name, value in finite.items()]
         metrics += [self._metric(p.name, p.value, now, p.step) for p in trial.curve if math.isfinite(p.value)]
         params = [self._param(name, str(value)) for name, value in trial.params.items()]
-        tags = [self._tag("jaxdqn.state", trial.state), *(self._tag(name, str(value)) for name, value in rest.items())]
-        self._client.log_batch(run_id, metrics=metrics[:_BATCH], params=params, tags=tags)
+        notes = [self._tag("jaxdqn.state", trial.state), *(self._tag(name, str(value)) for name, value in rest.items())]
+        self._client.log_batch(run_id, metrics=metrics[:_BATCH], params=params, tags=notes)
         for start in range(_BATCH, len(metrics), _BATCH):
             self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
         self._client.set_terminated(run_id, "FINISHED" if trial.state == "complete" else "FAILED")
@@ -154,7 +154,8 @@ class _Mirror:
         self._client.set_terminated(self._parent)
 
     def _search(self, text: str) -> list[Any]:
-        found, token = [], None
+        found: list[Any] = []
+        token = None
         while True:
             page = self._client.search_runs([self._experiment], text, self._active, page_token=token)
             found += page

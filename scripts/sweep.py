@@ -30,25 +30,69 @@ Examples:
 """
 
 
-def sweep(  # noqa: PLR0913
-    space: Annotated[str, typer.Option(help="Preset (default, article) or TOML file.", rich_help_panel=WHAT)] = "default",
-    env: Annotated[str | None, typer.Option(help="gymnax environment.  \\[default: the space's, CartPole-v1]", rich_help_panel=WHAT)] = None,
+def sweep(
+    space: Annotated[
+        str, typer.Option(help="Preset (default, article) or TOML file.", rich_help_panel=WHAT)
+    ] = "default",
+    env: Annotated[
+        str | None,
+        typer.Option(help="gymnax environment.  \\[default: the space's, CartPole-v1]", rich_help_panel=WHAT),
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Agents a trial; its value is their mean.", rich_help_panel=WHAT)] = 1,
-    episodes: Annotated[int | None, typer.Option(help="Budget of an agent, in episodes.  \\[default: the space's]", rich_help_panel=WHAT)] = None,
-    env_steps: Annotated[int | None, typer.Option(help="Budget of an agent, in environment steps.  \\[default: the space's]", rich_help_panel=WHAT)] = None,
-    eval_episodes: Annotated[int | None, typer.Option(help="Greedy episodes an agent is scored on.  \\[default: the space's]", rich_help_panel=WHAT)] = None,
+    episodes: Annotated[
+        int | None,
+        typer.Option(help="Budget of an agent, in episodes.  \\[default: the space's]", rich_help_panel=WHAT),
+    ] = None,
+    env_steps: Annotated[
+        int | None,
+        typer.Option(help="Budget of an agent, in environment steps.  \\[default: the space's]", rich_help_panel=WHAT),
+    ] = None,
+    eval_episodes: Annotated[
+        int | None,
+        typer.Option(help="Greedy episodes an agent is scored on.  \\[default: the space's]", rich_help_panel=WHAT),
+    ] = None,
     sampler: Annotated[str, typer.Option(help="Who chooses: tpe or random.", rich_help_panel=WHAT)] = "tpe",
     seed: Annotated[int, typer.Option(help="Seed of the study; the same one repeats it.", rich_help_panel=WHAT)] = 0,
-    trials: Annotated[int | None, typer.Option(help="Finished trials, those of earlier runs included.  \\[default: 64, none if another limit is given]", rich_help_panel=WHEN)] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            help="Finished trials, those of earlier runs included.  \\[default: 64, none if another limit is given]",
+            rich_help_panel=WHEN,
+        ),
+    ] = None,
     time_budget: Annotated[float | None, typer.Option(help="Seconds.  \\[default: none]", rich_help_panel=WHEN)] = None,
-    target_return: Annotated[float | None, typer.Option(help="Mean return a trial must reach.  \\[default: none]", rich_help_panel=WHEN)] = None,
-    output: Annotated[Path | None, typer.Option(help="Directory everything is written to.  \\[default: runs/<study>]", rich_help_panel=WHERE)] = None,
-    study: Annotated[str | None, typer.Option(help="Name of the study.  \\[default: <space>-<env>]", rich_help_panel=WHERE)] = None,
-    storage: Annotated[str | None, typer.Option(help="Optuna storage URL.  \\[default: SQLite in the output directory]", rich_help_panel=WHERE)] = None,
-    tracking: Annotated[str | None, typer.Option(help="MLflow tracking URI, or off.  \\[default: SQLite in the output directory]", rich_help_panel=WHERE)] = None,
-    json_: Annotated[bool, typer.Option("--json", help="One summary object on stdout, all else on stderr.", rich_help_panel=WHERE)] = False,
-    lanes: Annotated[int | None, typer.Option(help="Agents that train at the same time.  \\[default: 8 a CPU core, 512 a GPU]", rich_help_panel=HOW)] = None,
-    devices: Annotated[int | None, typer.Option(help="CPU cores or GPUs.  \\[default: all]", rich_help_panel=HOW)] = None,
+    target_return: Annotated[
+        float | None, typer.Option(help="Mean return a trial must reach.  \\[default: none]", rich_help_panel=WHEN)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Directory everything is written to.  \\[default: runs/<study>]", rich_help_panel=WHERE),
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Name of the study.  \\[default: <space>-<env>]", rich_help_panel=WHERE)
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Optuna storage URL.  \\[default: SQLite in the output directory]", rich_help_panel=WHERE),
+    ] = None,
+    tracking: Annotated[
+        str | None,
+        typer.Option(
+            help="MLflow tracking URI, or off.  \\[default: SQLite in the output directory]", rich_help_panel=WHERE
+        ),
+    ] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="One summary object on stdout, all else on stderr.", rich_help_panel=WHERE)
+    ] = False,
+    lanes: Annotated[
+        int | None,
+        typer.Option(
+            help="Agents that train at the same time.  \\[default: 8 a CPU core, 512 a GPU]", rich_help_panel=HOW
+        ),
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(help="CPU cores or GPUs.  \\[default: all]", rich_help_panel=HOW)
+    ] = None,
 ) -> None:
     """Train a population of DQN agents in one compiled program and let Optuna choose the next ones.
 

@@ -65,7 +65,9 @@ def test_a_masked_agent_learns_as_one_of_its_exact_shape(
     config = Config(
         hidden_width=width, hidden_layers=depth, linear=depth == 0, batch_sizes=(size,), fixed=fixing(hyperparams)
     )
-    exact = learned(learner_of(cut(params, width, depth)), jax.tree.map(lambda x: x[:, :size], data), hyperparams, config)
+    exact = learned(
+        learner_of(cut(params, width, depth)), jax.tree.map(lambda x: x[:, :size], data), hyperparams, config
+    )
     ours, theirs = ravel_pytree(cut(masked.params, width, depth))[0], ravel_pytree(exact.params)[0]
     assert jnp.linalg.norm(ours - theirs) <= 1e-4 * jnp.linalg.norm(theirs)
     assert jnp.linalg.norm(theirs - ravel_pytree(cut(params, width, depth))[0]) > 0.01

@@ -14,7 +14,15 @@ from tests.helpers import Lane, Named, agent_at, fixing, made, same, train
 BASE = defaults()._replace(
     hidden_width=256, warmup_steps=32, train_period=8, epsilon_decay_steps=200, buffer_size=64, target_period=16
 )
-VARIED = ("batch_size", "gradient_steps", "train_period", "learning_rate", "hidden_width", "buffer_size", "max_grad_norm")
+VARIED = (
+    "batch_size",
+    "gradient_steps",
+    "train_period",
+    "learning_rate",
+    "hidden_width",
+    "buffer_size",
+    "max_grad_norm",
+)
 CONFIG = Config(
     env_steps=200,
     eval_episodes=5,

@@ -6,8 +6,8 @@ import optuna
 import pytest
 
 from jaxdqn import space
-from jaxdqn.space import Space
 from jaxdqn.redact import hide_password
+from jaxdqn.space import Space
 from jaxdqn.study import Study, open_study
 
 
