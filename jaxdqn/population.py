@@ -113,8 +113,8 @@ def _place(root: prng.Key, block: Block, placement: Placement, config: Config) -
         new = (agents, placement.hyperparams, placement.trial, placement.seed_index, record)
         return _over(placement.fresh, new, old)
 
-    lanes = jax.lax.cond(jnp.any(placement.fresh), write, lambda old: old, block[:-1])  # all but the ring
-    return Block(*lanes, replay=block.replay)
+    *lanes, ring = block
+    return Block(*jax.lax.cond(jnp.any(placement.fresh), write, lambda old: old, tuple(lanes)), ring)
 
 
 def _tick(root: prng.Key, keys: agent.Keys, block: Block, config: Config, layout: Layout) -> Block:
@@ -156,6 +156,7 @@ def _learn(
     due = whole & (actor.step % hyperparams.train_period == 0) & (actor.step >= hyperparams.warmup_steps)
     window = jnp.minimum(actor.step, hyperparams.buffer_size)
     own_bucket = bucket_of(hyperparams.batch_size, config)
+    passed = actor.step - learner.last_copy
 
     def learn_one(
         learner: Learner, due: Array, step: Array, batch: replay.Transition, hyperparams: Hyperparams
@@ -165,17 +166,22 @@ def _learn(
     def copy_one(learner: Learner, due: Array, step: Array, hyperparams: Hyperparams) -> Learner:
         return agent.copy_to_target(learner, due, step, config.specialise(hyperparams))
 
-    for bucket, size in enumerate(config.batch_sizes):
-        num_updates = jnp.where(due & (own_bucket == bucket), hyperparams.gradient_steps, 0)
+    def make_updates(learner: Learner) -> Learner:
+        for bucket, size in enumerate(config.batch_sizes):
+            num_updates = jnp.where(due & (own_bucket == bucket), hyperparams.gradient_steps, 0)
 
-        def update(i: Int[Array, ""], learner: Learner, size: int = size, num: Array = num_updates) -> Learner:
-            offsets = jax.vmap(partial(replay.draw_offsets, num=size))(keys.sample, learner.updates, window)
-            batch = replay.sample(ring, offsets)
-            return jax.vmap(learn_one)(learner, i < num, actor.step, batch, block.hyperparams)
+            def update(i: Int[Array, ""], learner: Learner, size: int = size, num: Array = num_updates) -> Learner:
+                offsets = jax.vmap(partial(replay.draw_offsets, num=size))(keys.sample, learner.updates, window)
+                batch = replay.sample(ring, offsets)
+                return jax.vmap(learn_one)(learner, i < num, actor.step, batch, block.hyperparams)
 
-        learner = jax.lax.fori_loop(0, jnp.max(num_updates), update, learner)
+            learner = jax.lax.fori_loop(0, jnp.max(num_updates), update, learner)
+        return jax.lax.cond(jnp.any(due & (passed >= hyperparams.target_period)), copy, lambda x: x, learner)
 
-    return jax.vmap(copy_one)(learner, due, actor.step, block.hyperparams)
+    def copy(learner: Learner) -> Learner:
+        return jax.vmap(copy_one)(learner, due, actor.step, block.hyperparams)
+
+    return jax.lax.cond(jnp.any(due), make_updates, lambda learner: learner, learner)
 
 
 def _greedy(
@@ -211,9 +217,7 @@ def _validate(root: prng.Key, pending: Bool[Array, " lanes"], block: Block, conf
     def run(carry: tuple[agent.Actor, Record]) -> tuple[agent.Actor, Record]:
         actor, record = carry
         params = block.agents.learner.params
-        rung = jnp.sum(
-            actor.step[:, None] > jnp.array(config.rungs)[None], axis=1
-        )  # the index of the rung here, or next
+        rung = jnp.sum(actor.step[:, None] > jnp.array(config.rungs)[None], axis=1)  # index of the rung here, or next
         keys = jax.vmap(lambda rung: prng.fold(prng.fold(root, Stream.VALIDATION), rung))(rung)
         returns = _greedy(keys, pending, params, block, config.validation_episodes, config, layout)
         mean = jnp.mean(returns, axis=1)

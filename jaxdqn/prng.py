@@ -6,8 +6,11 @@ costs more than the environment step it serves; here XLA fuses all the draws of 
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
+from jax.extend.random import define_prng_impl
 from jaxtyping import Array, Float, Int, UInt32
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
@@ -43,8 +46,8 @@ def fold(key: Key, high: Int[Array, ""] | int, low: Int[Array, ""] | int = 0) ->
 
 
 def jax_key(key: Key) -> Array:
-    """Return the `jax.random` key of these two words."""
-    return jax.random.wrap_key_data(key, impl="threefry2x32")
+    """Return a key for `jax.random`, whose draws are those of its own Threefry keys."""
+    return jax.random.wrap_key_data(key, impl=_WRITTEN_OUT)
 
 
 def uniform(word: UInt32[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -60,3 +63,26 @@ def below(word: UInt32[Array, "*shape"], bound: Int[Array, ""]) -> Int[Array, "*
     cross, other = word_high * bound_low, word_low * bound_high
     carry = (cross & half) + (other & half) + ((word_low * bound_low) >> 16)
     return (word_high * bound_high + (cross >> 16) + (other >> 16) + (carry >> 16)).astype(jnp.int32)
+
+
+def _split(key: Key, shape: tuple[int, ...]) -> UInt32[Array, "*shape 2"]:
+    counter = jnp.arange(math.prod(shape)).reshape(shape)
+    return jnp.stack(words(key, 0, counter), axis=-1)
+
+
+def _random_bits(key: Key, bit_width: int, shape: tuple[int, ...]) -> Array:
+    x, y = words(key, 0, jnp.arange(math.prod(shape)).reshape(shape))
+    if bit_width == 64:
+        return (x.astype(jnp.uint64) << 32) | y
+    return (x ^ y).astype(f"uint{bit_width}")
+
+
+_WRITTEN_OUT = define_prng_impl(
+    key_shape=(2,),
+    seed=root,
+    split=_split,
+    random_bits=_random_bits,
+    fold_in=lambda key, data: fold(key, 0, data),
+    name="threefry2x32_written_out",
+    tag="jaxdqn",
+)

@@ -25,6 +25,16 @@ def test_a_folded_key_is_the_one_jax_folds() -> None:
     assert np.array_equal(jax.random.key_data(ours), jax.random.key_data(theirs))
 
 
+def test_a_wrapped_key_draws_what_jax_draws() -> None:
+    ours, theirs = prng.jax_key(prng.root(5)), jax.random.key(5)
+    assert np.array_equal(jax.random.uniform(ours, (3, 2)), jax.random.uniform(theirs, (3, 2)))
+    assert np.array_equal(jax.random.randint(ours, (5,), 0, 9), jax.random.randint(theirs, (5,), 0, 9))
+    split = jax.random.split(ours, 3)
+    assert np.array_equal(jax.random.key_data(split), jax.random.key_data(jax.random.split(theirs, 3)))
+    assert np.array_equal(jax.random.bits(ours, (4,), "uint8"), jax.random.bits(theirs, (4,), "uint8"))
+    assert jax.random.normal(jax.random.fold_in(ours, 2)) == jax.random.normal(jax.random.fold_in(theirs, 2))
+
+
 def test_uniform_floats_stay_below_one() -> None:
     edges = prng.uniform(jnp.array([0, 2**32 - 1, 2**31], jnp.uint32))
     assert edges[0] == 0.0
