@@ -152,3 +152,12 @@ def test_scores_use_the_same_episodes_for_every_trial() -> None:
     assert np.array_equal(first[0, 0], again[0, 1])
     assert np.isfinite(first).all()
     assert first.shape == (1, 2, 300)
+
+
+def test_no_loop_of_the_program_copies_the_replay() -> None:
+    population = made(small(slots=1_000), Layout(rows=1, devices=1, block=4))
+    assert population.compiled is not None
+    ring = f"f32[1000,4,{2 * 4 + 3}]"
+    copies = [line for line in population.compiled.as_text().splitlines() if f"= {ring}" in line and " copy(" in line]
+    assert any(ring in line for line in population.compiled.as_text().splitlines())
+    assert not copies
