@@ -26,9 +26,8 @@ from jaxdqn.hyperparams import Hyperparams, defaults, stack
 from jaxdqn.network import Params
 from jaxdqn.replay import Replay
 
-
 # Each core is a device that computes alone: kernels in the order that saves memory, not for parallel execution (+5 %).
-_COMPILER_OPTIONS = {"cpu": {"xla_cpu_enable_concurrency_optimized_scheduler": False}}
+_COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {"cpu": {"xla_cpu_enable_concurrency_optimized_scheduler": False}}
 
 
 class Placement(NamedTuple):
@@ -117,8 +116,10 @@ def _place(root: prng.Key, block: Block, placement: Placement, config: Config) -
         new = (agents, placement.hyperparams, placement.trial, placement.seed_index, record)
         return _over(placement.fresh, new, old)
 
-    *lanes, ring = block
-    return Block(*jax.lax.cond(jnp.any(placement.fresh), write, lambda old: old, tuple(lanes)), ring)
+    all_but_ring = (block.agents, block.hyperparams, block.trial, block.seed_index, block.record)
+    placed = jax.lax.cond(jnp.any(placement.fresh), write, lambda old: old, all_but_ring)
+    agents, hyperparams, trial, seed_index, record = placed
+    return Block(agents, hyperparams, trial, seed_index, record, block.replay)
 
 
 def _tick(root: prng.Key, keys: agent.Keys, block: Block, config: Config, layout: Layout) -> Block:

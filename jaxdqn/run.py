@@ -23,7 +23,7 @@ from jaxdqn.cost import SPEEDS
 from jaxdqn.population import Population
 from jaxdqn.space import Space
 from jaxdqn.study import Best, Study
-from jaxdqn.sweep import Agent, Event, Limits, TrialEnded, Visited, sweep
+from jaxdqn.sweep import Agent, Event, Limits, TrialEnded, Visited, satisfied, sweep
 from jaxdqn.tracking import Metric, Tracker, TrialRecord
 
 MAX_SEED = 2**31 - 1
@@ -169,34 +169,32 @@ def run(
     stop = stop or threading.Event()
     settings = plan.settings
     layout = devices.choose_layout(settings.lanes, settings.devices)
-    config = space.config(plan.space)
     opened = _open(plan)
+    config = space.config(plan.space)
     if settings.lanes not in (None, layout.lanes):
         show(f"{settings.lanes} lanes do not divide into blocks over {layout.devices} devices: {layout.lanes} are used")
     tracker = _tracker(plan, opened)
 
-    show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")
-    population = Population(config, layout, settings.seed)
-    compile_s = population.compile()
-    start = time.monotonic()
     limits = Limits(settings.trials, settings.time_budget, settings.target_return)
-    env_steps = updates = 0
-    with _CompileCounter() as compiles:
-        for event in sweep(
-            population,
-            opened,
-            plan.space,
-            limits,
-            num_seeds=settings.seeds,
-            speed=SPEEDS[devices.platform()],
-            stopped=stop.is_set,
-            started=started,
-        ):
-            if isinstance(event, Visited):
-                env_steps, updates = event.env_steps, event.updates
-            elif tracker:
-                tracker.record(_record(event, config))
-            show(event)
+    compile_s, env_steps, updates, compiles = 0.0, 0, 0, _CompileCounter()
+    start = time.monotonic()
+    if satisfied(opened, limits):
+        show("nothing to train: the study has all that was asked for")
+    else:
+        show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")
+        population = Population(config, layout, settings.seed)
+        compile_s = population.compile()
+        start = time.monotonic()
+        speed = SPEEDS[devices.platform()]
+        with compiles:
+            for event in sweep(
+                population, opened, plan.space, limits, settings.seeds, speed, stopped=stop.is_set, started=started
+            ):
+                if isinstance(event, Visited):
+                    env_steps, updates = event.env_steps, event.updates
+                elif tracker:
+                    tracker.record(_record(event, config))
+                show(event)
     train_s = time.monotonic() - start
     if tracker and tracker.waiting:
         show(f"writing {tracker.waiting} trials to MLflow")
@@ -296,8 +294,11 @@ def _curve(agent: Agent, seed: str, config: Config) -> list[Metric]:
 class _CompileCounter:
     """Counts JAX's own compile events while it is open."""
 
+    def __init__(self) -> None:
+        self.count, self._open = 0, False
+
     def __enter__(self) -> _CompileCounter:
-        self.count, self._open = 0, True
+        self._open = True
         jax.monitoring.register_event_duration_secs_listener(self._listen)
         return self
 

@@ -126,6 +126,20 @@ class Limits:
     target_return: float | None = None  # mean return of a trial
 
 
+def num_finished(study: Trials) -> int:
+    """Return how many trials of a study are finished, in whatever state."""
+    counts = study.counts()
+    return sum(counts.values()) - counts["running"]
+
+
+def satisfied(study: Trials, limits: Limits) -> bool:
+    """Return whether a study holds all that the limits ask for."""
+    if limits.trials is not None and num_finished(study) >= limits.trials:
+        return True
+    best = study.best()
+    return limits.target_return is not None and best is not None and best.value >= limits.target_return
+
+
 def sweep(
     trainer: Trainer,
     study: Trials,
@@ -165,11 +179,10 @@ class _Scheduler:
         self.open: dict[int, tuple[Asked, list[Agent]]] = {}  # trials whose agents are not all scored
         self.env_steps = self.updates = 0
         self.first_segment = time.monotonic()
-        self.target_reached = False
-        counts = study.counts()
-        self.finished = sum(counts.values()) - counts["running"]
 
     def run(self) -> Iterator[Event]:
+        if self._over():
+            return
         for asked in self.study.unfinished():
             self._enqueue(asked)
         for row in range(self.trainer.layout.rows):
@@ -181,14 +194,12 @@ class _Scheduler:
                     break
 
     def _over(self) -> bool:
-        if self.target_reached or self.stopped():
+        if self.stopped() or satisfied(self.study, self.limits):
             return True
-        if self.limits.seconds is not None and time.monotonic() - self.started >= self.limits.seconds:
-            return True
-        return not self.open and not self._wants_more()
+        return self.limits.seconds is not None and time.monotonic() - self.started >= self.limits.seconds
 
     def _wants_more(self) -> bool:
-        return self.limits.trials is None or self.finished + len(self.open) < self.limits.trials
+        return self.limits.trials is None or num_finished(self.study) + len(self.open) < self.limits.trials
 
     def _visit(self, row: int) -> Iterator[Event]:
         """Read a row's segment, tell the trials it completed, fill its free lanes and send it off again."""
@@ -251,10 +262,7 @@ class _Scheduler:
         }
         state = self.study.tell(asked.number, mean, attributes)
         del self.open[asked.number]
-        self.finished += 1
         is_best = state == "complete" and (before is None or mean > before.value)
-        if self.limits.target_return is not None and state == "complete" and mean >= self.limits.target_return:
-            self.target_reached = True
         return TrialEnded(asked.number, state, asked.params, agents[0].hyperparams, agents, mean, std, is_best)
 
     def _enqueue(self, asked: Asked) -> None:

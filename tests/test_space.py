@@ -285,7 +285,7 @@ def test_a_domain_becomes_the_distribution_of_its_hyperparameters_type(
     (found,) = load(tmp_path, line).searched.values()
     assert found == expected
     if isinstance(found, CategoricalDistribution):
-        kind: Kind = getattr(KINDS, line.split()[0])
+        kind: Kind = KINDS[line.split()[0]]
         assert {type(choice) for choice in found.choices} == {kind.type}
 
 
@@ -487,15 +487,15 @@ def test_a_file_that_can_not_be_a_space_is_refused(tmp_path: Path, content: byte
 
 @pytest.mark.parametrize("name", Hyperparams._fields)
 def test_every_default_is_of_its_kind_and_both_bounds_are_allowed(name: str) -> None:
-    kind: Kind = getattr(KINDS, name)
+    kind: Kind = KINDS[name]
     for value in (kind.default, kind.type(kind.low), kind.type(kind.high)):
         checked = check_value(name, value)
         assert (type(checked), checked) == (kind.type, value)
 
 
-@pytest.mark.parametrize("name", [name for name in Hyperparams._fields if getattr(KINDS, name).type is not bool])
+@pytest.mark.parametrize("name", [name for name in Hyperparams._fields if KINDS[name].type is not bool])
 def test_just_outside_its_bounds_a_value_is_refused(name: str) -> None:
-    kind: Kind = getattr(KINDS, name)
+    kind: Kind = KINDS[name]
     beside = (kind.low - 1, kind.high + 1) if kind.type is int else (math.nextafter(kind.low, -1), kind.high * 1.001)
     for value in beside:
         with pytest.raises(ValueError, match=f"^{name} = .* is not allowed: {kind.type.__name__} in "):
@@ -507,7 +507,7 @@ def test_stacked_agents_keep_their_values_and_types() -> None:
     stacked = stack(rows)
     assert [field.shape for field in stacked] == [(2,)] * len(Hyperparams._fields)
     assert [str(field.dtype) for field in stacked] == [
-        {float: "float32", int: "int32", bool: "bool"}[kind.type] for kind in KINDS
+        {float: "float32", int: "int32", bool: "bool"}[kind.type] for kind in KINDS.values()
     ]
     assert (stacked.gamma[1], stacked.batch_size[1], stacked.double_q[1]) == (0.5, 7, True)
 
@@ -526,8 +526,8 @@ def test_the_identity_of_a_space_forgets_its_name_and_nothing_else(tmp_path: Pat
 
 # Any space
 
-MOST = Hyperparams(*(kind.high for kind in KINDS))._replace(batch_size=4_096)
-LEAST = Hyperparams(*(kind.low for kind in KINDS))._replace(buffer_size=4_096)  # so that every batch fits
+MOST = Hyperparams(*(kind.high for kind in KINDS.values()))._replace(batch_size=4_096)
+LEAST = Hyperparams(*(kind.low for kind in KINDS.values()))._replace(buffer_size=4_096)  # so that every batch fits
 
 
 def toml(value: object) -> str:
@@ -541,7 +541,7 @@ def toml(value: object) -> str:
 
 
 def values(name: str) -> st.SearchStrategy[Any]:
-    kind: Kind = getattr(KINDS, name)
+    kind: Kind = KINDS[name]
     low, high = getattr(LEAST, name), getattr(MOST, name)
     if kind.type is bool:
         return st.booleans()
@@ -557,7 +557,7 @@ def ranges(draw: st.DrawFn, name: str) -> dict[str, Any]:
 @st.composite
 def stepped_ranges(draw: st.DrawFn, name: str) -> dict[str, Any]:
     """A range its step divides; that of a float lies on hundredths."""
-    scale = 1 if getattr(KINDS, name).type is int else 100
+    scale = 1 if KINDS[name].type is int else 100
     first, last = math.ceil(getattr(LEAST, name) * scale), math.floor(getattr(MOST, name) * scale)
     low = draw(st.integers(first, last))
     step = draw(st.integers(1, max(1, last - low)))
@@ -570,7 +570,7 @@ def choices(name: str) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def domains(name: str) -> st.SearchStrategy[Any]:
-    if getattr(KINDS, name).type is bool:
+    if KINDS[name].type is bool:
         return values(name) | choices(name)
     return values(name) | choices(name) | ranges(name) | stepped_ranges(name)
 
@@ -619,7 +619,7 @@ def test_what_is_sampled_from_a_valid_space_has_the_right_types_and_lies_in_boun
     for _ in range(3):
         params = study.ask(fixed_distributions=loaded.searched).params
         hyperparams = loaded.hyperparams(params)
-        for value, kind in zip(hyperparams, KINDS, strict=True):
+        for value, kind in zip(hyperparams, KINDS.values(), strict=True):
             assert type(value) is kind.type
             assert kind.low <= value <= kind.high
         for name, domain in loaded.searched.items():
