@@ -8,8 +8,9 @@ lane of a block needs is not computed. Devices share nothing and never wait for 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,9 @@ from jaxdqn.replay import Replay
 
 # Each core is a device that computes alone: kernels in the order that saves memory, not for parallel execution (+5 %).
 _COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {"cpu": {"xla_cpu_enable_concurrency_optimized_scheduler": False}}
+
+
+State = TypeVar("State")
 
 
 class Placement(NamedTuple):
@@ -78,6 +82,14 @@ def _over(lanes: Bool[Array | np.ndarray, " lanes"], new: PyTree, old: PyTree) -
     return jax.tree.map(lambda a, b: jnp.where(lanes.reshape(lanes.shape + (1,) * (a.ndim - 1)), a, b), new, old)
 
 
+def _if_any(lanes: Bool[Array | np.ndarray, " lanes"], change: Callable[[State], State], state: State) -> State:
+    """Apply `change` if any lane is marked: a loop of at most one turn, whose state XLA keeps in place.
+
+    A `cond` would copy its whole state in each of its branches.
+    """
+    return jax.lax.fori_loop(0, jnp.any(lanes).astype(jnp.int32), lambda _, state: change(state), state)
+
+
 def _agent_keys(
     root: prng.Key, trial: Int[Array | np.ndarray, " lanes"], seed_index: Int[Array | np.ndarray, " lanes"]
 ) -> agent.Keys:
@@ -117,8 +129,7 @@ def _place(root: prng.Key, block: Block, placement: Placement, config: Config) -
         return _over(placement.fresh, new, old)
 
     all_but_ring = (block.agents, block.hyperparams, block.trial, block.seed_index, block.record)
-    placed = jax.lax.cond(jnp.any(placement.fresh), write, lambda old: old, all_but_ring)
-    agents, hyperparams, trial, seed_index, record = placed
+    agents, hyperparams, trial, seed_index, record = _if_any(placement.fresh, write, all_but_ring)
     return Block(agents, hyperparams, trial, seed_index, record, block.replay)
 
 
@@ -181,12 +192,12 @@ def _learn(
                 return jax.vmap(learn_one)(learner, i < num, actor.step, batch, block.hyperparams)
 
             learner = jax.lax.fori_loop(0, jnp.max(num_updates), update, learner)
-        return jax.lax.cond(jnp.any(due & (passed >= hyperparams.target_period)), copy, lambda x: x, learner)
+        return _if_any(due & (passed >= hyperparams.target_period), copy, learner)
 
     def copy(learner: Learner) -> Learner:
         return jax.vmap(copy_one)(learner, due, actor.step, block.hyperparams)
 
-    return jax.lax.cond(jnp.any(due), make_updates, lambda learner: learner, learner)
+    return _if_any(due, make_updates, learner)
 
 
 def _greedy(
@@ -241,7 +252,7 @@ def _validate(root: prng.Key, pending: Bool[Array, " lanes"], block: Block, conf
             actor = actor._replace(alive=actor.alive & (perfect < 2))
         return actor, record
 
-    actor, record = jax.lax.cond(jnp.any(pending), run, lambda carry: carry, (block.agents.actor, block.record))
+    actor, record = _if_any(pending, run, (block.agents.actor, block.record))
     return block._replace(agents=block.agents._replace(actor=actor), record=record)
 
 
