@@ -128,8 +128,8 @@ def show_result(console: Console, result: Result, resume: str) -> None:
                 f"  {name}" if searched else f"[dim]  {name}[/]", _number(value), "" if searched else "[dim]fixed[/]"
             )
         console.print(table)
-    if result.tracking_failures:
-        say(f"[yellow]MLflow failed {len(result.tracking_failures)} times: {escape(result.tracking_failures[0])}[/]")
+    if result.tracking_failure:
+        say(f"[yellow]{escape(result.tracking_failure)}[/]")
     say()
     if result.plan.tracking and not result.plan.tracking.startswith("http"):
         say(f"look at all trials:   mlflow ui --backend-store-uri {escape(shell_word(result.plan.tracking))}")

@@ -90,6 +90,12 @@ def _if_any(lanes: Bool[Array | np.ndarray, " lanes"], change: Callable[[State],
     return jax.lax.fori_loop(0, jnp.any(lanes).astype(jnp.int32), lambda _, state: change(state), state)
 
 
+def _all_finite(params: Params, lanes: int) -> Bool[Array, " lanes"]:
+    """Return in which lanes all parameters are finite."""
+    leaves = [jnp.all(jnp.isfinite(leaf).reshape(lanes, -1), axis=1) for leaf in jax.tree.leaves(params)]
+    return jnp.all(jnp.stack(leaves), axis=0)
+
+
 def _agent_keys(
     root: prng.Key, trial: Int[Array | np.ndarray, " lanes"], seed_index: Int[Array | np.ndarray, " lanes"]
 ) -> agent.Keys:
@@ -273,8 +279,11 @@ def train_block(
 
     _, block = jax.lax.while_loop(running, advance, (jnp.zeros((), jnp.int32), block))
     actor, learner = block.agents
-    ended = started & ~actor.alive & ~actor.diverged
     params = block.record.best_params if config.keep_best else learner.params
+    ended = started & ~actor.alive & ~actor.diverged
+    broken = ended & ~_all_finite(params, ended.shape[0])  # by its last update, which no step followed
+    actor, ended = actor._replace(diverged=actor.diverged | broken), ended & ~broken
+    block = block._replace(agents=AgentState(actor, learner))
     key_score = jnp.broadcast_to(prng.fold(root, Stream.SCORE)[None], (*ended.shape, 2))
     returns = _greedy(key_score, ended, params, block, config.eval_episodes, config, layout)
     return block, Progress(

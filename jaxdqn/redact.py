@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-_AFTER_USER = re.compile(r"[^:/@]*:([^/@][^@]*)@")
-_AS_OPTION = re.compile(r"[?&](?:password|passwd|pwd)=([^&]+)", re.IGNORECASE)
+_AFTER_USER = re.compile(r"[^:/@]*:([^/@].*)@")  # up to the last @: a password may hold one
+_AS_OPTION = re.compile(r"(?:[?&;]|%3B)(?:password|passwd|pwd)(?:=|%3D)([^&;%]+)", re.IGNORECASE)
 
 
 def hide_password(text: str, url: str | None = None) -> str:

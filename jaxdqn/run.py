@@ -81,7 +81,7 @@ class Result:
     train_s: float  # from the first segment to the last trial told
     compiles_after_start: int
     stopped: bool  # by a signal
-    tracking_failures: list[str]
+    tracking_failure: str | None
 
     def hyperparams(self) -> dict[str, Any]:
         """Return all hyperparameters of the best trial, by name."""
@@ -154,56 +154,72 @@ def plan(settings: Settings) -> Plan:
     )
 
 
-def run(
-    plan: Plan,
-    show: Callable[[str | Event], None],
-    stop: threading.Event | None = None,
-    process_started: float | None = None,
-) -> Result:
-    """Run a sweep; `show` is given what to tell the user, and every event.
+@dataclass(frozen=True)
+class Opened:
+    """A plan whose devices and study are there: nothing can be refused any more."""
+
+    plan: Plan
+    layout: Layout
+    study: Study
+
+
+def open_plan(plan: Plan) -> Opened:
+    """Lay the lanes out and open or create the study.
 
     Raises:
         ValueError: devices, output, storage or study are not as the settings say.
     """
+    layout = devices.choose_layout(plan.settings.lanes, plan.settings.devices)
+    return Opened(plan, layout, _open_study(plan))
+
+
+def run(
+    opened: Opened,
+    show: Callable[[str | Event], None],
+    stop: threading.Event | None = None,
+    process_started: float | None = None,
+) -> Result:
+    """Run a sweep; `show` is given what to tell the user, and every event."""
     started = process_started or time.monotonic()
     stop = stop or threading.Event()
-    settings = plan.settings
-    layout = devices.choose_layout(settings.lanes, settings.devices)
-    opened = _open(plan)
-    config = space.config(plan.space)
+    plan, layout, settings = opened.plan, opened.layout, opened.plan.settings
     if settings.lanes not in (None, layout.lanes):
         show(f"{settings.lanes} lanes do not divide into blocks over {layout.devices} devices: {layout.lanes} are used")
-    tracker = _tracker(plan, opened)
-
     limits = Limits(settings.trials, settings.time_budget, settings.target_return)
     compile_s, env_steps, updates, compiles = 0.0, 0, 0, _CompileCounter()
+    failure = None
     start = time.monotonic()
-    if satisfied(opened, limits):
-        show("nothing to train: the study has all that was asked for")
-    else:
-        show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")
-        population = Population(config, layout, settings.seed)
-        compile_s = population.compile()
-        start = time.monotonic()
-        speed = SPEEDS[devices.platform()]
-        with compiles:
-            for event in sweep(
-                population, opened, plan.space, limits, settings.seeds, speed, stopped=stop.is_set, started=started
-            ):
-                if isinstance(event, Visited):
-                    env_steps, updates = event.env_steps, event.updates
-                elif tracker:
-                    tracker.record(_record(event, config))
-                show(event)
-    train_s = time.monotonic() - start
-    if tracker and tracker.waiting:
-        show(f"writing {tracker.waiting} trials to MLflow")
-    failures = tracker.close() if tracker else []
+    tracker = _tracker(plan, opened.study)
+    try:
+        if satisfied(opened.study, limits):
+            show("nothing to train: the study has all that was asked for")
+        elif not stop.is_set():
+            show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")
+            config = space.config(plan.space)
+            population = Population(config, layout, settings.seed)
+            compile_s = population.compile()
+            start = time.monotonic()
+            speed, seeds = SPEEDS[devices.platform()], settings.seeds
+            with compiles:
+                for event in sweep(
+                    population, opened.study, plan.space, limits, seeds, speed, stopped=stop.is_set, started=started
+                ):
+                    if isinstance(event, Visited):
+                        env_steps, updates = event.env_steps, event.updates
+                    elif tracker:
+                        tracker.record(_record(event, config))
+                    show(event)
+    finally:
+        train_s = time.monotonic() - start
+        if tracker:
+            if tracker.waiting:
+                show(f"writing {tracker.waiting} trials to MLflow")
+            failure = tracker.close()
     return Result(
         plan=plan,
         layout=layout,
-        best=opened.best(),
-        counts=opened.counts(),
+        best=opened.study.best(),
+        counts=opened.study.counts(),
         env_steps=env_steps,
         updates=updates,
         wall_s=time.monotonic() - started,
@@ -212,7 +228,7 @@ def run(
         train_s=train_s,
         compiles_after_start=compiles.count,
         stopped=stop.is_set(),
-        tracking_failures=failures,
+        tracking_failure=failure,
     )
 
 
@@ -232,7 +248,7 @@ def _check_writable(output: Path) -> None:
         raise ValueError(f"output directory {str(output)!r} can't be written: {str(there)!r} is no writable directory")
 
 
-def _open(plan: Plan) -> Study:
+def _open_study(plan: Plan) -> Study:
     """Open the study; the output directory is made only when nothing else can be refused."""
     settings = plan.settings
     identity = {**plan.space.identity(), "seeds": settings.seeds, "seed": settings.seed, "objective": "mean_return"}
@@ -251,18 +267,19 @@ def _open(plan: Plan) -> Study:
     return opened
 
 
-def _tracker(plan: Plan, opened: Study) -> Tracker | None:
+def _tracker(plan: Plan, study: Study) -> Tracker | None:
     """Start mirroring to MLflow, beginning with what it may have missed of earlier sweeps."""
     if plan.tracking is None:
         return None
     tags = {"jaxdqn.space": plan.space.name, "jaxdqn.env": plan.space.env, "jaxdqn.seed": str(plan.settings.seed)}
     tracker = Tracker(plan.tracking, plan.study_name, plan.artifacts, tags)
-    for trial in opened.finished():
+    for trial in study.finished():
         returns = trial.attributes.get("returns", [])
         metrics = {f"return_seed_{i}": x for i, x in enumerate(returns) if x is not None}
         known = {"mean_return": trial.value, "std_return": trial.attributes.get("std_return")}
         metrics |= {name: value for name, value in known.items() if value is not None}
-        hyperparams = plan.space.hyperparams(trial.params)._asdict()
+        whole = set(trial.params) == set(plan.space.searched)
+        hyperparams = plan.space.hyperparams(trial.params)._asdict() if whole else trial.params
         tracker.record(TrialRecord(trial.number, trial.state, hyperparams, metrics, []))
     return tracker
 

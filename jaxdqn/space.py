@@ -60,7 +60,8 @@ class Space:
         """Return what makes two sweeps' trials comparable, as JSON values."""
         known = {k: v for k, v in asdict(self).items() if k not in ("name", "searched", "fixed")}
         domains = {name: json.loads(distribution_to_json(domain)) for name, domain in self.searched.items()}
-        return {**known, "rungs": list(self.rungs), "hyperparameters": {**domains, **self.fixed}}
+        values = {**defaults()._asdict(), **self.fixed, **domains}
+        return {**known, "rungs": list(self.rungs), "hyperparameters": values}
 
 
 def presets() -> list[str]:

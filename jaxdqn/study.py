@@ -55,7 +55,15 @@ class Record(NamedTuple):
     attributes: dict[str, Any]
 
 
-STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",  # somebody enqueued it: the next ask takes it
+}
+_SHOWN = 6  # differences named when a study is refused
+FINISHED = ("complete", "pruned", "failed")
 
 
 class Study:
@@ -64,11 +72,13 @@ class Study:
     def __init__(self, study: optuna.Study, space: Space, sampler: str, seed: int) -> None:
         """Use `open_study`."""
         self._study, self._space, self._sampler, self._seed = study, space, sampler, seed
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if set(trial.params) != set(space.searched):  # the process was ended while it was being asked for
+                study.tell(trial.number, state=TrialState.FAIL)
         trials = study.get_trials(deepcopy=False)
         self._ids = {trial.number: trial._trial_id for trial in trials}
         self._records = {
-            t.number: Record(t.number, STATES.get(t.state, "running"), t.value, dict(t.params), dict(t.user_attrs))
-            for t in trials
+            t.number: Record(t.number, STATES[t.state], t.value, dict(t.params), dict(t.user_attrs)) for t in trials
         }
 
     def ask(self) -> Asked:
@@ -92,7 +102,7 @@ class Study:
         if math.isinf(value):
             raise ValueError(f"the value of trial {number} is {value}: a mean return is finite, or nan if it failed")
         known = self._records[number]
-        if known.state != "running":
+        if known.state in FINISHED:
             return known.state
         for key, attribute in attributes.items():
             self._study._storage.set_trial_user_attr(self._ids[number], key, attribute)
@@ -111,12 +121,12 @@ class Study:
 
     def finished(self) -> list[Record]:
         """Return the finished trials in the order of their numbers."""
-        return [record for record in self._records.values() if record.state != "running"]
+        return [record for record in self._records.values() if record.state in FINISHED]
 
     def counts(self) -> dict[str, int]:
         """Count the trials by state."""
         states = [record.state for record in self._records.values()]
-        return {state: states.count(state) for state in (*STATES.values(), "running")}
+        return {state: states.count(state) for state in (*FINISHED, "running")}
 
     def best(self) -> Best | None:
         """Return the best complete trial, the earliest of equals; None before there is one."""
@@ -151,9 +161,9 @@ def open_study(url: str, name: str, space: Space, identity: dict[str, Any], samp
     else:
         differences = _differences(json.loads(known), json.loads(json.dumps(identity)))
         if differences:
-            raise ValueError(
-                f"study {name!r} is another search ({'; '.join(differences)}): choose another --study or --output"
-            )
+            more = [f"{len(differences) - _SHOWN} more"] if len(differences) > _SHOWN else []
+            shown = "; ".join(differences[:_SHOWN] + more)
+            raise ValueError(f"study {name!r} is another search ({shown}): choose another --study or --output")
     return Study(study, space, sampler, seed)
 
 

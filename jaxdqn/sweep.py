@@ -6,6 +6,7 @@ sweep is a function of its arguments.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -66,6 +67,16 @@ class CurvePoint(NamedTuple):
     epsilon: float
 
 
+class Totals(NamedTuple):
+    """What an agent has done since it was born, as the host read it at one visit."""
+
+    step: int = 0
+    episodes: int = 0
+    updates: int = 0
+    return_sum: float = 0.0
+    loss_sum: float = 0.0
+
+
 @dataclass
 class Agent:
     """One agent of a trial, as the host knows it."""
@@ -73,14 +84,37 @@ class Agent:
     trial: int
     seed_index: int
     hyperparams: Hyperparams
-    curve: list[CurvePoint] = field(default_factory=list)
-    last: tuple[int, int, float, float] = (0, 0, 0.0, 0.0)  # episodes, updates, return sum, loss sum at the last point
-    step: int = 0
-    updates: int = 0
+    history: list[Totals] = field(default_factory=lambda: [Totals()])  # thinned out as it grows; the last is now
     ended: bool = False
     diverged: bool = False
     returns: np.ndarray = field(default_factory=lambda: np.empty(0))  # of the score's episodes
     validation: np.ndarray = field(default_factory=lambda: np.empty(0))  # mean return at each rung
+
+    @property
+    def step(self) -> int:
+        """Environment steps lived."""
+        return self.history[-1].step
+
+    @property
+    def updates(self) -> int:
+        """Gradient steps made."""
+        return self.history[-1].updates
+
+    @property
+    def curve(self) -> list[CurvePoint]:
+        """The learning curve: what happened between one remembered visit and the next."""
+        return [self._point(a, b) for a, b in itertools.pairwise(self.history)]
+
+    def _point(self, before: Totals, now: Totals) -> CurvePoint:
+        episodes, updates = now.episodes - before.episodes, now.updates - before.updates
+        hp = self.hyperparams
+        share = min(now.step / hp.epsilon_decay_steps, 1.0)
+        return CurvePoint(
+            step=now.step,
+            mean_return=(now.return_sum - before.return_sum) / episodes if episodes else float("nan"),
+            loss=(now.loss_sum - before.loss_sum) / updates if updates else float("nan"),
+            epsilon=float(hp.epsilon_start + share * (hp.epsilon_end - hp.epsilon_start)),
+        )
 
     @property
     def mean_return(self) -> float:
@@ -227,28 +261,19 @@ class _Scheduler:
         yield Visited(self.study.counts(), self.study.best(), busy, self.env_steps, self.updates, seconds)
 
     def _note(self, agent: Agent, progress: Progress, lane: int) -> None:
-        """Add to the learning curve what an agent did since the last visit."""
-        step, episodes, updates = (int(x[lane]) for x in (progress.step, progress.episodes, progress.updates))
-        self.env_steps += step - agent.step
-        self.updates += updates - agent.updates
-        agent.step, agent.updates = step, updates
-        return_sum, loss_sum = float(progress.return_sum[lane]), float(progress.loss_sum[lane])
-        before = agent.last
-        if episodes == before[0] and progress.alive[lane]:
-            return
-        hp = agent.hyperparams
-        share = min(step / hp.epsilon_decay_steps, 1.0)
-        agent.curve.append(
-            CurvePoint(
-                step=step,
-                mean_return=(return_sum - before[2]) / (episodes - before[0]) if episodes > before[0] else float("nan"),
-                loss=(loss_sum - before[3]) / (updates - before[1]) if updates > before[1] else float("nan"),
-                epsilon=float(hp.epsilon_start + share * (hp.epsilon_end - hp.epsilon_start)),
-            )
+        """Remember what an agent has done, for its learning curve."""
+        now = Totals(
+            step=int(progress.step[lane]),
+            episodes=int(progress.episodes[lane]),
+            updates=int(progress.updates[lane]),
+            return_sum=float(progress.return_sum[lane]),
+            loss_sum=float(progress.loss_sum[lane]),
         )
-        agent.last = (episodes, updates, return_sum, loss_sum)
-        if len(agent.curve) > MAX_CURVE:
-            agent.curve = agent.curve[::2]
+        self.env_steps += now.step - agent.step
+        self.updates += now.updates - agent.updates
+        if len(agent.history) > MAX_CURVE:
+            agent.history = agent.history[::2]
+        agent.history.append(now)
 
     def _tell(self, asked: Asked, agents: list[Agent]) -> TrialEnded:
         before = self.study.best()

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from jaxdqn.redact import hide_password
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
+MAX_FAILURES = 3  # in a row: then the rest is left to the next sweep of the study
 _BATCH = 1_000  # metrics a call, MLflow's limit
 
 STUDY_TAG, TRIAL_TAG, PARENT_TAG = "jaxdqn.study", "jaxdqn.trial", "mlflow.parentRunId"
@@ -55,45 +56,65 @@ class Tracker:
 
     def __init__(self, uri: str, study: str, artifacts: Path | None, tags: dict[str, str]) -> None:
         """Start the thread. `artifacts`: where a new experiment keeps files; None leaves it to a server."""
-        self.failures: list[str] = []
         self._uri, self._study, self._artifacts, self._tags = uri, study, artifacts, tags
         self._queue: queue.Queue[TrialRecord | None] = queue.Queue()
+        self._sent = self._handled = self._missing = 0
+        self._reason = "it does not answer"
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
 
     def record(self, trial: TrialRecord) -> None:
         """Queue a finished trial; one that MLflow already holds is not recorded twice."""
+        self._sent += 1
         self._queue.put(trial)
 
     @property
     def waiting(self) -> int:
         """Trials not yet recorded."""
-        return self._queue.qsize()
+        return self._sent - self._handled
 
-    def close(self) -> list[str]:
-        """Write what is queued, end the parent run, and return what failed."""
+    def close(self, patience_s: float = 60.0) -> str | None:
+        """Write what is queued and end the parent run; say what is missing, if anything is.
+
+        Gives up when nothing has been written for `patience_s` seconds.
+        """
         self._queue.put(None)
-        self._thread.join()
-        return self.failures
+        handled, since = self._handled, time.monotonic()
+        while self._thread.is_alive() and time.monotonic() - since < patience_s:
+            self._thread.join(0.2)
+            if self._handled > handled:
+                handled, since = self._handled, time.monotonic()
+        missing = self._missing + self.waiting
+        return f"{missing} trials are not in MLflow: {self._reason}" if missing else None
 
     def _work(self) -> None:
-        mirror: _Mirror | None = None
-        ending = False
-        while not ending:
-            trial = None
+        try:
+            mirror: _Mirror | None = _Mirror(self._uri, self._study, self._artifacts, self._tags)
+        except Exception as error:  # a mirror that fails must not stop the search
+            mirror = None
+            self._note(error)
+        in_a_row = 0
+        while (trial := self._queue.get()) is not None:
             try:
-                mirror = mirror or _Mirror(self._uri, self._study, self._artifacts, self._tags)
-                trial = self._queue.get()
-                ending = trial is None
-                if trial is None:
-                    mirror.end()
+                if mirror is None or in_a_row >= MAX_FAILURES:
+                    self._missing += 1
                 else:
                     mirror.write(trial)
-            except Exception as error:  # a mirror that fails must not stop the search
-                reason = str(error).strip().splitlines() or [type(error).__name__]
-                self.failures.append(hide_password(reason[0], self._uri))
-                if mirror is None:  # it could not be reached: try again with the next trial
-                    ending = self._queue.get() is None
+                    in_a_row = 0
+            except Exception as error:
+                in_a_row += 1
+                self._missing += 1
+                self._note(error)
+            self._handled += 1
+        try:
+            if mirror is not None:
+                mirror.end()
+        except Exception as error:
+            self._note(error)
+
+    def _note(self, error: Exception) -> None:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        self._reason = hide_password(lines[0], self._uri)
 
 
 class _Mirror:
@@ -102,6 +123,9 @@ class _Mirror:
     def __init__(self, uri: str, study: str, artifacts: Path | None, tags: dict[str, str]) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         from mlflow import MlflowClient
         from mlflow.entities import Metric as MlflowMetric
         from mlflow.entities import Param, RunTag, ViewType
@@ -116,14 +140,15 @@ class _Mirror:
             if known
             else self._client.create_experiment(study, artifact_location=artifacts.as_uri() if artifacts else None)
         )
-        parents = self._search(f"tags.`{STUDY_TAG}` = '{study}'")
+        runs = self._search()
+        parents = [run.info.run_id for run in runs if run.data.tags.get(STUDY_TAG) == study]
         if parents:
-            self._parent = parents[0].info.run_id
+            self._parent = parents[0]
             self._client.update_run(self._parent, status="RUNNING")
         else:
             tags = {STUDY_TAG: study, **tags}
             self._parent = self._client.create_run(self._experiment, tags=tags, run_name=study).info.run_id
-        children = self._search(f"tags.`{PARENT_TAG}` = '{self._parent}'")
+        children = [run for run in runs if run.data.tags.get(PARENT_TAG) == self._parent]
         self._runs = {int(run.data.tags[TRIAL_TAG]): run for run in children if TRIAL_TAG in run.data.tags}
 
     def write(self, trial: TrialRecord) -> None:
@@ -153,11 +178,11 @@ class _Mirror:
         """End the parent run."""
         self._client.set_terminated(self._parent)
 
-    def _search(self, text: str) -> list[Any]:
+    def _search(self) -> list[Any]:
         found: list[Any] = []
         token = None
         while True:
-            page = self._client.search_runs([self._experiment], text, self._active, page_token=token)
+            page = self._client.search_runs([self._experiment], "", self._active, page_token=token)
             found += page
             token = page.token
             if not token:

@@ -11,12 +11,12 @@ import typer
 
 
 def train(
-    lanes: Annotated[int, typer.Option(help="Agents that train at the same time.")] = 64,
-    width: Annotated[int, typer.Option(help="Units of each of the two hidden layers.")] = 64,
-    batch_size: Annotated[int, typer.Option(help="Transitions an update.")] = 64,
-    train_period: Annotated[int, typer.Option(help="Environment steps between train events.")] = 1,
-    gradient_steps: Annotated[int, typer.Option(help="Updates at a train event.")] = 1,
-    seconds: Annotated[float, typer.Option(help="Seconds of each of the 5 spans measured.")] = 3.0,
+    lanes: Annotated[int, typer.Option(help="Agents that train at the same time.", min=1)] = 64,
+    width: Annotated[int, typer.Option(help="Units of each of the two hidden layers.", min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(help="Transitions an update.", min=1)] = 64,
+    train_period: Annotated[int, typer.Option(help="Environment steps between train events.", min=1)] = 1,
+    gradient_steps: Annotated[int, typer.Option(help="Updates at a train event.", min=1)] = 1,
+    seconds: Annotated[float, typer.Option(help="Seconds of each of the 5 spans measured.", min=0.1)] = 3.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Train a uniform population and print environment steps and updates a second, and the share of peak.

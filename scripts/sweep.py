@@ -7,13 +7,12 @@ import time
 STARTED = time.monotonic()
 
 import json  # noqa: E402
-import shlex  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
 from dataclasses import fields  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Annotated, Any  # noqa: E402
+from typing import Annotated, Any, NoReturn  # noqa: E402
 
 import typer  # noqa: E402
 
@@ -105,51 +104,59 @@ def sweep(
 
 
 def _run(given: dict[str, Any], as_json: bool) -> int:
+    stop = _stop_on_signals()
+
     from jaxdqn import devices as hardware
 
     hardware.prepare()  # before gymnax is imported: that starts JAX's backend
 
-    from jaxdqn.run import Settings, plan, run
-
-    settings = Settings(**{field.name: given[field.name] for field in fields(Settings)})
-    planned = plan(settings)
-
     from rich.console import Console
 
     from jaxdqn.console import SweepConsole, show_result
+    from jaxdqn.run import Settings, open_plan, plan, run
 
+    try:
+        opened = open_plan(plan(Settings(**{field.name: given[field.name] for field in fields(Settings)})))
+    except ValueError as error:
+        _refuse(str(error))
     console = Console(stderr=as_json)
-    stop = _stop_on_signals(console)
-    with SweepConsole(console, planned) as shown:
-        result = run(planned, shown.show, stop, STARTED)
+    with SweepConsole(console, opened.plan) as shown:
+        result = run(opened, shown.show, stop, STARTED)
     show_result(console, result, _resume_command(given, result.counts, result.stopped))
     if as_json:
         print(json.dumps(result.summary(), allow_nan=False))
     return 130 if result.stopped else 0
 
 
-def _stop_on_signals(console: Any) -> threading.Event:
+def _stop_on_signals() -> threading.Event:
     """Let the first SIGINT or SIGTERM end the sweep at its next visit; the second ends the process."""
     stop = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
 
-    def handle(number: int, _: Any) -> None:
+    def handle(_: int, __: Any) -> None:
         stop.set()
-        signal.signal(number, signal.SIG_DFL)
-        console.print("ending after this segment; once more to leave at once")
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
+        print("ending after this segment; once more to leave at once", file=sys.stderr)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in signals:
         signal.signal(number, handle)
     return stop
 
 
 def _resume_command(given: dict[str, Any], counts: dict[str, int], stopped: bool) -> str:
-    """Return the command as it was typed; where all trials are done, with more of them."""
+    """Return the command as it was typed; where it has nothing left to do, with more trials and no target."""
+    from jaxdqn.console import shell_word
+
     words = list(sys.orig_argv)
     finished = sum(counts.values()) - counts["running"]
-    if not stopped and given["trials"] is not None and finished >= given["trials"]:
-        words = [word for i, word in enumerate(words) if word != "--trials" and words[i - 1] != "--trials"]
-        words = [word for word in words if not word.startswith("--trials=")] + ["--trials", str(2 * finished)]
-    return shlex.join(words)
+    all_done = given["trials"] is not None and finished >= given["trials"]
+    if not stopped and (all_done or given["target_return"] is not None):
+        limits = ("--trials", "--target-return")
+        words = [word for i, word in enumerate(words) if word not in limits and words[i - 1] not in limits]
+        words = [word for word in words if not word.startswith(tuple(f"{limit}=" for limit in limits))]
+        words += ["--trials", str(2 * finished)]
+    return " ".join(map(shell_word, words))
 
 
 def main() -> None:
@@ -158,9 +165,9 @@ def main() -> None:
     app.command(epilog=EXAMPLES)(sweep)
     command = typer.main.get_command(app)
     try:
-        command(standalone_mode=False)
-    except ValueError as error:
-        _refuse(str(error))
+        sys.exit(command(standalone_mode=False))
+    except KeyboardInterrupt:
+        sys.exit(130)
     except Exception as error:
         if not hasattr(error, "format_message"):
             raise
@@ -168,8 +175,10 @@ def main() -> None:
         _refuse(": ".join([error.format_message(), *wrong]))
 
 
-def _refuse(reason: str) -> None:
-    print(f"error: {' '.join(reason.split())}", file=sys.stderr)
+def _refuse(reason: str) -> NoReturn:
+    from jaxdqn.redact import hide_password
+
+    print(f"error: {hide_password(' '.join(reason.split()))}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -223,7 +223,7 @@ def test_a_password_is_never_shown(command: Command, name: str) -> None:
 def made_before(directory: Path, **settings: Any) -> str:
     """Make a study with two trials as an earlier sweep would have; return its storage URL."""
     planned = run.plan(Settings(output=directory / "runs" / "default-CartPole-v1", **settings))
-    opened = run._open(planned)
+    opened = run._open_study(planned)
     for value in (10.0, 20.0):
         opened.tell(opened.ask().number, value, {"returns": [value]})
     return planned.storage
@@ -247,7 +247,7 @@ def held(url: str, name: str) -> list[Any]:
         ),
         (
             "--space mine.toml --study default-CartPole-v1",
-            ["hyperparameters.gamma", "hyperparameters.tau: ", '"absent" there, 0.5 asked'],
+            ["env_steps: 20000 there, null asked", "hyperparameters.batch_size", "more"],
         ),
     ],
 )
@@ -344,3 +344,29 @@ def test_a_process_shows_its_help(tmp_path: Path, helped: str) -> None:
     outcome = process(tmp_path, ["--help"])
     assert (outcome.status, outcome.err) == (0, "")
     assert entries(plain(outcome.out)) == entries(helped)
+
+
+def test_the_command_that_goes_on_hides_its_password(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = ["python", "sweep.py", "--storage", "postgresql://u:secretword@h/x", "--trials", "5"]
+    monkeypatch.setattr(sys, "orig_argv", typed)
+    counts = {"complete": 5, "pruned": 0, "failed": 0, "running": 0}
+    printed = script._resume_command({"trials": 5, "target_return": None}, counts, False)
+    assert "secretword" not in printed
+    assert printed.endswith("--trials 10")
+
+
+@pytest.mark.parametrize(
+    ("typed", "given", "expected"),
+    [
+        (["--trials", "64"], {"trials": 64, "target_return": None}, "--trials 128"),
+        (["--trials=64", "--json"], {"trials": 64, "target_return": None}, "--json --trials 128"),
+        (["--target-return", "495"], {"trials": None, "target_return": 495.0}, "--trials 128"),
+    ],
+)
+def test_a_study_that_has_all_it_was_asked_for_is_offered_more(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, typed: list[str], given: dict[str, Any], expected: str
+) -> None:
+    monkeypatch.setattr(sys, "orig_argv", ["python", "sweep.py", *typed])
+    counts = {"complete": 60, "pruned": 0, "failed": 4, "running": 0}
+    assert script._resume_command(given, counts, False) == f"python sweep.py {expected}"
+    assert script._resume_command(given, counts, True) == " ".join(["python", "sweep.py", *typed])

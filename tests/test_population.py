@@ -8,7 +8,7 @@ import pytest
 
 from jaxdqn.config import Config, Layout
 from jaxdqn.hyperparams import Hyperparams, defaults
-from jaxdqn.population import Population
+from jaxdqn.population import Population, _all_finite
 from tests.helpers import Lane, Named, agent_at, fixing, made, same, train
 
 BASE = defaults()._replace(
@@ -161,3 +161,10 @@ def test_no_loop_of_the_program_copies_the_replay() -> None:
     copies = [line for line in population.compiled.as_text().splitlines() if f"= {ring}" in line and " copy(" in line]
     assert any(ring in line for line in population.compiled.as_text().splitlines())
     assert not copies
+
+
+def test_a_lane_with_one_parameter_that_is_not_finite_is_found() -> None:
+    params = {"kernel": np.ones((3, 2, 2), np.float32), "bias": np.zeros((3, 2), np.float32)}
+    params["kernel"][1, 0, 1] = np.inf
+    params["bias"][2, 1] = np.nan
+    assert _all_finite(jax.tree.map(jax.numpy.asarray, params), 3).tolist() == [True, False, False]

@@ -92,3 +92,25 @@ def test_a_password_is_never_shown() -> None:
     url = "postgresql://me:secretword@host/db"
     assert "secretword" not in hide_password(url)
     assert hide_password("could not connect with secretword", url) == "could not connect with ***"
+    assert "ss" not in hide_password("postgresql://u:p@ss@h/db").split("@")[0]
+
+
+def test_a_trial_whose_asking_was_cut_off_fails_and_the_study_goes_on(tmp_path: Path, searched: Space) -> None:
+    opened(tmp_path, searched).ask()
+    theirs = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db")
+    cut_off = theirs.ask()
+    cut_off.suggest_float("learning_rate", 1e-4, 1e-2, log=True)
+    study = opened(tmp_path, searched)
+    assert [trial.number for trial in study.unfinished()] == [0]
+    assert study.counts() == {"complete": 0, "pruned": 0, "failed": 1, "running": 1}
+    assert study.ask().number == 2
+
+
+def test_a_trial_that_somebody_enqueued_is_asked_for_next(tmp_path: Path, searched: Space) -> None:
+    opened(tmp_path, searched)
+    theirs = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db")
+    theirs.enqueue_trial({"learning_rate": 0.005})
+    study = opened(tmp_path, searched)
+    assert study.unfinished() == []
+    asked = study.ask()
+    assert (asked.number, asked.params["learning_rate"]) == (0, 0.005)

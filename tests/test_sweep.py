@@ -7,9 +7,10 @@ import pytest
 
 from jaxdqn import space
 from jaxdqn.config import Config, Layout
+from jaxdqn.hyperparams import defaults
 from jaxdqn.space import Space
 from jaxdqn.study import Study, open_study
-from jaxdqn.sweep import Event, Limits, TrialEnded, Visited, sweep
+from jaxdqn.sweep import Agent, Event, Limits, Totals, TrialEnded, Visited, sweep
 from tests.stand_in import StandIn
 
 LAYOUT = Layout(rows=2, devices=2, block=3)
@@ -127,3 +128,12 @@ def test_a_learning_curve_ends_where_the_agent_ended(searched: Space, tmp_path: 
         assert [point.mean_return for point in curve] == pytest.approx([10.0] * len(curve))
         assert [point.loss for point in curve] == pytest.approx([0.5] * len(curve))
         assert curve[-1].epsilon == pytest.approx(0.05)
+
+
+def test_a_thinned_learning_curve_still_covers_the_whole_life() -> None:
+    agent = Agent(
+        0, 0, defaults(), history=[Totals(step, step, step, 2.0 * step, 3.0 * step) for step in range(0, 90, 9)]
+    )
+    agent.history = agent.history[::2] + agent.history[-1:]
+    assert [point.step for point in agent.curve] == [18, 36, 54, 72, 81]
+    assert {(point.mean_return, point.loss) for point in agent.curve} == {(2.0, 3.0)}

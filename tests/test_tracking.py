@@ -1,5 +1,6 @@
 """MLflow holds what the study holds."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ def record(number: int, state: str = "complete", points: int = 3) -> TrialRecord
     return TrialRecord(number, state, params, {"mean_return": value, "std_return": 1.5}, curve)
 
 
-def mirrored(directory: Path, *trials: TrialRecord) -> list[str]:
+def mirrored(directory: Path, *trials: TrialRecord) -> str | None:
     artifacts = directory / "artifacts"
     tracker = Tracker(f"sqlite:///{directory}/mlflow.db", "a study", artifacts, {"jaxdqn.space": "default"})
     for trial in trials:
@@ -29,8 +30,8 @@ def mirrored(directory: Path, *trials: TrialRecord) -> list[str]:
 def test_each_trial_is_one_child_of_one_parent_however_often_it_is_sent(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    assert mirrored(tmp_path, record(0), record(1, "failed"), record(2, points=1_500)) == []
-    assert mirrored(tmp_path, record(0), record(1, "failed"), record(2), record(3)) == []
+    assert mirrored(tmp_path, record(0), record(1, "failed"), record(2, points=1_500)) is None
+    assert mirrored(tmp_path, record(0), record(1, "failed"), record(2), record(3)) is None
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = client.get_experiment_by_name("a study")
     runs = client.search_runs([experiment.experiment_id])
@@ -55,9 +56,26 @@ def test_a_tracker_that_cannot_be_reached_is_said_and_holds_nothing_up(tmp_path:
     (tmp_path / "file").touch()
     tracker = Tracker(f"sqlite:///{tmp_path}/file/mlflow.db", "s", None, {})
     tracker.record(record(0))
-    failures = tracker.close()
-    assert failures
-    assert all(failures)
+    tracker.record(record(1))
+    failure = tracker.close()
+    assert failure is not None
+    assert failure.startswith("2 trials are not in MLflow: ")
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forever = threading.Event()
+    monkeypatch.setattr(tracking, "_Mirror", lambda *_: forever.wait())
+    tracker = Tracker("http://localhost:9", "s", None, {})
+    tracker.record(record(0))
+    assert tracker.close(patience_s=0.3) == "1 trials are not in MLflow: it does not answer"
+    forever.set()
+
+
+def test_a_study_whose_name_has_quotes_is_mirrored(tmp_path: Path) -> None:
+    for _ in range(2):
+        tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", 'bob\'s "own"', tmp_path / "artifacts", {})
+        tracker.record(record(0))
+        assert tracker.close() is None
 
 
 @pytest.mark.parametrize("uri", ["file:///tmp/x", "mlruns", "ftp://host"])
