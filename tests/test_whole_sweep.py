@@ -86,16 +86,18 @@ def test_a_sweep_is_recorded_alike_everywhere_and_goes_on_where_it_ended(tmp_pat
 def test_ctrl_c_keeps_what_is_finished_and_prints_the_command_that_goes_on(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY.replace("env_steps = 400", "env_steps = 20_000"))
     command = [sys.executable, str(SCRIPT), "--space", "tiny.toml", "--trials", "60"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if "the best so far" in line:
-            process.send_signal(signal.SIGINT)
-            break
-    said += process.stdout.read()
-    assert process.wait() == 130, said
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if "the best so far" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        said += process.stdout.read()
+    assert process.returncode == 130, said
     assert "Traceback" not in said
     before = {trial.number: trial.value for trial in stored(tmp_path) if trial.state.is_finished()}
     assert 0 < len(before) < 60
