@@ -37,14 +37,43 @@ class QNetwork(nn.Module):
         """Return the value of every action, using the first `hidden_layers` hidden layers."""
         hidden = obs
         for layer in range(self.hidden_layers):
-            activation = nn.relu(nn.Dense(self.hidden_width, name=f"hidden_{layer}")(hidden))
+            activation = nn.relu(nn.Dense(self.hidden_width, name=f"hidden_{layer}", dot_general=_dot_general)(hidden))
             hidden = activation if layer == 0 else jnp.where(layer < hidden_layers, activation, hidden)
         if self.hidden_layers == 0:
-            return nn.Dense(self.num_actions, name="linear")(obs)
-        q_values = nn.Dense(self.num_actions, name="head")(hidden)
+            return nn.Dense(self.num_actions, name="linear", dot_general=_dot_general)(obs)
+        q_values = nn.Dense(self.num_actions, name="head", dot_general=_dot_general)(hidden)
         if not self.linear:
             return q_values
-        return jnp.where(hidden_layers == 0, nn.Dense(self.num_actions, name="linear")(obs), q_values)
+        return jnp.where(
+            hidden_layers == 0, nn.Dense(self.num_actions, name="linear", dot_general=_dot_general)(obs), q_values
+        )
+
+
+@jax.custom_vjp
+def _product(inputs: Float[Array, "*batch n"], kernel: Float[Array, "n m"]) -> Float[Array, "*batch m"]:
+    """Return inputs · kernel. Its gradient for the kernel is inputsᵀ · cotangents, in the kernel's own layout.
+
+    JAX's own rule makes the transpose of that, which XLA then copies where a block has a single lane.
+    """
+    return inputs @ kernel
+
+
+def _product_forward(inputs: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return inputs @ kernel, (inputs, kernel)
+
+
+def _product_backward(saved: tuple[Array, Array], cotangents: Array) -> tuple[Array, Array]:
+    inputs, kernel = saved
+    rows, cotangent_rows = inputs.reshape(-1, kernel.shape[0]), cotangents.reshape(-1, kernel.shape[1])
+    return cotangents @ kernel.T, jax.lax.dot_general(rows, cotangent_rows, (((0,), (0,)), ((), ())))
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+def _dot_general(inputs: Array, kernel: Array, *_: Any, **__: Any) -> Array:
+    """Flax's way to say which product a layer uses: always that of its last axis with the kernel's first."""
+    return _product(inputs, kernel)
 
 
 def network(config: Config) -> QNetwork:
