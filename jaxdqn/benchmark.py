@@ -30,6 +30,7 @@ class Uniform(NamedTuple):
     batch_size: int
     train_period: int
     gradient_steps: int
+    learning: bool = True  # else the agents only act
 
 
 def measure(shape: Uniform, layout: Layout, platform: str, seconds: float = 3.0, repeats: int = 5) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def measure(shape: Uniform, layout: Layout, platform: str, seconds: float = 3.0,
         batch_size=shape.batch_size,
         train_period=shape.train_period,
         gradient_steps=shape.gradient_steps,
-        warmup_steps=_WARMUP_STEPS,
+        warmup_steps=_WARMUP_STEPS if shape.learning else 2**30,
         buffer_size=10_000,
     )
     config = Config(

@@ -12,8 +12,9 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from jaxdqn.plan import Plan
 from jaxdqn.redact import hide_password
-from jaxdqn.run import Plan, Result
+from jaxdqn.run import Result
 from jaxdqn.sweep import Event, TrialEnded, Visited
 
 _PLAIN_EVERY_S = 10.0
@@ -112,7 +113,11 @@ def show_result(console: Console, result: Result, resume: str) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
     counts = ", ".join(f"{n} {state}" for state, n in result.counts.items() if n)
-    speed = f"{result.updates / max(result.train_s, 1e-9):,.0f} updates/s" if result.updates else "nothing to train"
+    speed = (
+        f"{result.accounts.updates / max(result.train_s, 1e-9):,.0f} updates/s"
+        if result.accounts.updates
+        else "nothing to train"
+    )
     say(f"{counts or 'no trial'} in {_clock(result.wall_s)} ({result.compile_s:.0f} s compiling, {speed})")
     if result.best is None:
         say("[bold]no trial finished yet[/]")
@@ -128,8 +133,8 @@ def show_result(console: Console, result: Result, resume: str) -> None:
                 f"  {name}" if searched else f"[dim]  {name}[/]", _number(value), "" if searched else "[dim]fixed[/]"
             )
         console.print(table)
-    if result.tracking_failure:
-        say(f"[yellow]{escape(result.tracking_failure)}[/]")
+    for failure in result.failures:
+        say(f"[yellow]{escape(failure)}[/]")
     say()
     if result.plan.tracking and not result.plan.tracking.startswith("http"):
         say(f"look at all trials:   mlflow ui --backend-store-uri {escape(shell_word(result.plan.tracking))}")

@@ -29,7 +29,8 @@ def prepare(num_devices: int | None = None) -> None:
     flag = "--xla_cpu_multi_thread_eigen"
     if flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}=false".strip()
-    os.environ.setdefault("NPROC", "1")  # the size of XLA's helper pool beside them: it only takes cores from them
+    # XLA's pool: a thread for each device, which it keeps while a segment runs, and one to hand out the next segments.
+    os.environ.setdefault("NPROC", str((num_devices or cores()) + 1))
     jax.config.update("jax_num_cpu_devices", num_devices or cores())
     jax.config.update("jax_default_matmul_precision", "float32")
 
@@ -41,7 +42,7 @@ def platform() -> str:
         return "cpu" if jax.default_backend() == "cpu" else "gpu"
 
 
-def choose_layout(lanes: int | None = None, devices: int | None = None) -> Layout:
+def choose_layout(lanes: int | None = None, devices: int | None = None, largest_block: int | None = None) -> Layout:
     """Choose rows, devices and block for at least `lanes` lanes.
 
     Raises:
@@ -56,6 +57,6 @@ def choose_layout(lanes: int | None = None, devices: int | None = None) -> Layou
     if lanes is None:
         lanes = _ROWS * devices * _LANES_A_BLOCK[platform()]
     devices = min(devices, lanes)
-    block = min(_LANES_A_BLOCK[platform()], -(-lanes // (devices * _ROWS)))
+    block = min(largest_block or _LANES_A_BLOCK[platform()], -(-lanes // (devices * _ROWS)))
     rows = -(-lanes // (devices * block))
     return Layout(rows=rows, devices=devices, block=block, group=1 if platform() == "cpu" else min(block, 16))

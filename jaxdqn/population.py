@@ -23,7 +23,7 @@ from jaxdqn.agent import AgentState, Learner
 from jaxdqn.config import Config, Layout, bucket_of
 from jaxdqn.environment import make
 from jaxdqn.evaluate import Stream
-from jaxdqn.hyperparams import Hyperparams, defaults, stack
+from jaxdqn.hyperparams import KINDS, Hyperparams, defaults, stack
 from jaxdqn.network import Params
 from jaxdqn.replay import Replay
 
@@ -224,6 +224,8 @@ def _greedy(
     def evaluate_group(i: Int[Array, ""], returns: Array) -> Array:
         lanes = jax.lax.dynamic_slice(order, (i * layout.group,), (layout.group,))
         of_group = jax.tree.map(lambda x: x[lanes], (key, params, block.hyperparams))
+        # Tied to the loop: else XLA takes what a single lane needs out of it, and does it whether anyone is pending.
+        _, of_group = jax.lax.optimization_barrier((i, of_group))
         kept = jnp.where(pending[lanes], lanes, pending.shape[0])
         return returns.at[kept].set(jax.vmap(evaluate_one)(*of_group), mode="drop")
 
@@ -351,7 +353,7 @@ class Population:
 
         def one_device(seed: Array, *row: PyTree) -> PyTree:
             block, placement, num_ticks = jax.tree.map(lambda x: x[0], row)
-            out = train_block(seed, block, placement, num_ticks, self.config, self.layout)
+            out = train_block(seed, block, _unpacked(placement), num_ticks, self.config, self.layout)
             return jax.tree.map(lambda x: x[None], out)
 
         sharded = jax.shard_map(
@@ -367,16 +369,35 @@ class Population:
     def dispatch(self, row: int, placement: Placement, num_ticks: Int[np.ndarray, " devices"]) -> None:
         """Queue a segment of row `row` on the devices; returns at once."""
         assert self.compiled is not None, "compile the population first"
-        work = jax.device_put((placement, num_ticks), self._sharding)
+        work = jax.device_put((_packed(placement), num_ticks), self._sharding)
         self.rows[row], self._progress[row] = self.compiled(self.seed, self.rows[row], *work)
 
     def read(self, row: int) -> Progress:
         """Wait for the last segment of row `row` and return what it brought, as NumPy arrays."""
         return jax.device_get(self._progress[row])
 
-    def _no_work(self) -> tuple[Placement, Int[np.ndarray, " devices"]]:
+    def _no_work(self) -> tuple[Int[np.ndarray, "devices block fields"], Int[np.ndarray, " devices"]]:
         shape = self.layout.row_shape
         zeros = np.zeros(shape, np.int32)
         one = stack([defaults()] * self.layout.block)
         hyperparams = jax.tree.map(lambda x: np.broadcast_to(x, shape), one)
-        return Placement(zeros > 0, zeros, zeros, hyperparams), np.zeros(self.layout.devices, np.int32)
+        return _packed(Placement(zeros > 0, zeros, zeros, hyperparams)), np.zeros(self.layout.devices, np.int32)
+
+
+def _packed(placement: Placement) -> Int[np.ndarray, "devices block fields"]:
+    """Return a placement as one array of bits: one transfer to a device costs what 20 small ones would cost each."""
+    fields = [np.asarray(x) for x in (*placement[:-1], *placement.hyperparams)]
+    bits = [x.view(np.int32) if x.dtype == np.float32 else x.astype(np.int32) for x in fields]
+    return np.stack(bits, axis=-1)
+
+
+def _unpacked(packed: Int[Array, "block fields"]) -> Placement:
+    """Undo `_packed`."""
+    fresh, trial, seed_index, *rest = (packed[:, i] for i in range(packed.shape[1]))
+    convert: dict[type, Callable[[Array], Array]] = {
+        bool: lambda x: x != 0,
+        int: lambda x: x,
+        float: lambda x: jax.lax.bitcast_convert_type(x, jnp.float32),
+    }
+    hyperparams = (convert[kind.type](x) for kind, x in zip(KINDS.values(), rest, strict=True))
+    return Placement(fresh != 0, trial, seed_index, Hyperparams(*hyperparams))

@@ -1,68 +1,49 @@
-"""Put a sweep together from its settings: space, devices, study, tracker, population; and take it apart again.
-
-Everything is checked before anything is written.
-"""
+"""Run a plan: open its study, start its followers, compile the population, sweep; and take it all apart again."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
+import dataclasses
+import json
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
-from jaxdqn import devices, space, study, tracking
+from jaxdqn import cost, devices, grid, space, study
+from jaxdqn.accounts import Accounts
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS
+from jaxdqn.follower import FINISHED, Follower, Metric, Trial, TrialDetail
+from jaxdqn.host_agent import Agent
+from jaxdqn.plan import Plan
 from jaxdqn.population import Population
-from jaxdqn.space import Space
+from jaxdqn.storage import StorageSink, check_study, open_storage
 from jaxdqn.study import Best, Study
-from jaxdqn.sweep import Agent, Event, Limits, TrialEnded, Visited, satisfied, sweep
-from jaxdqn.tracking import Metric, Tracker, TrialRecord
+from jaxdqn.sweep import Event, Limits, Trainer, TrialEnded, Visited, satisfied, sweep
+from jaxdqn.tracking import ALL_UP_TO, BEST_KEPT, MlflowSink
 
-MAX_SEED = 2**31 - 1
+Show = Callable[[str | Event], None]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the command line says."""
+class Compiling(Trainer, Protocol):
+    """A population that has to be made ready."""
 
-    space: str = "default"
-    trials: int | None = 64
-    time_budget: float | None = None
-    target_return: float | None = None
-    seeds: int = 1
-    episodes: int | None = None
-    env_steps: int | None = None
-    eval_episodes: int | None = None
-    lanes: int | None = None
-    devices: int | None = None
-    sampler: str = "tpe"
-    seed: int = 0
-    output: Path | None = None
-    study: str | None = None
-    storage: str | None = None
-    tracking: str | None = None
-    env: str | None = None
+    def compile(self) -> float:
+        """Make it ready; return the seconds that took."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A sweep whose settings are all in order."""
+class Opened:
+    """A plan whose devices, log and storage are there: nothing can be refused any more."""
 
-    settings: Settings
-    space: Space
-    study_name: str
-    output: Path
-    storage: str
-    tracking: str | None  # None: off
-    artifacts: Path | None  # where MLflow keeps files, if it has no server
+    plan: Plan
+    config: Config
+    layout: Layout
+    study: Study
+    connect_storage: Callable[[], StorageSink] | None  # None: no storage follows the log
 
 
 @dataclass(frozen=True)
@@ -73,15 +54,16 @@ class Result:
     layout: Layout
     best: Best | None
     counts: dict[str, int]
+    accounts: Accounts
     env_steps: int  # by this process
-    updates: int
     wall_s: float  # from the process's start
     start_s: float  # from there to the first segment
     compile_s: float
     train_s: float  # from the first segment to the last trial told
+    drain_s: float  # from there until all is written that follows the log
     compiles_after_start: int
     stopped: bool  # by a signal
-    tracking_failure: str | None
+    failures: list[str]  # of followers, a line each
 
     def hyperparams(self) -> dict[str, Any]:
         """Return all hyperparameters of the best trial, by name."""
@@ -100,198 +82,224 @@ class Result:
             "best": best,
             "trials": self.counts,
             "env_steps": self.env_steps,
-            "updates": self.updates,
+            "updates": self.accounts.updates,
             "wall_s": round(self.wall_s, 3),
             "compile_s": round(self.compile_s, 3),
             "train_s": round(self.train_s, 3),
             "start_s": round(self.start_s, 3),
+            "drain_s": round(self.drain_s, 3),
             "compiles_after_start": self.compiles_after_start,
+            **self.accounts.summary(),
             "lanes": self.layout.lanes,
             "rows": self.layout.rows,
             "block": self.layout.block,
             "devices": self.layout.devices,
             "study": self.plan.study_name,
             "output": str(self.plan.output),
+            "failures": self.failures,
         }
 
 
-def plan(settings: Settings) -> Plan:
-    """Check all settings and fill in the defaults. Writes nothing.
-
-    Raises:
-        ValueError: one is not allowed; it is named, with what is.
-    """
-    for name, low, high in (("trials", 1, 10**7), ("seeds", 1, 10_000), ("seed", 0, MAX_SEED)):
-        value = getattr(settings, name)
-        if value is not None and not low <= value <= high:
-            raise ValueError(f"--{name} {value} is not allowed: int in [{low}, {high}]")
-    if settings.time_budget is not None and not 0 < settings.time_budget < float("inf"):
-        raise ValueError(f"--time-budget {settings.time_budget:g} is not allowed: seconds above 0")
-    if settings.target_return is not None and not abs(settings.target_return) < float("inf"):
-        raise ValueError(f"--target-return {settings.target_return:g} is not allowed: a finite number")
-    if settings.sampler not in study.SAMPLERS:
-        raise ValueError(f"--sampler {settings.sampler!r} is not allowed: {' or '.join(study.SAMPLERS)}")
-    overrides = {name: getattr(settings, name) for name in ("env", "episodes", "env_steps", "eval_episodes")}
-    chosen = space.load(settings.space, **overrides)
-    name = settings.study if settings.study is not None else f"{chosen.name}-{chosen.env}"
-    if not name.strip() or len(name) > 200 or not name.isprintable():
-        raise ValueError(f"--study {name!r} is not allowed: 1 to 200 printable characters")
-    output = settings.output or Path("runs") / slug(name)
-    _check_writable(output)
-    tracking_uri = (
-        settings.tracking if settings.tracking is not None else study.sqlite_url(output.absolute() / "mlflow.db")
-    )
-    if tracking_uri != "off":
-        tracking.check_uri(tracking_uri)
-    return Plan(
-        settings=settings,
-        space=chosen,
-        study_name=name,
-        output=output,
-        storage=settings.storage if settings.storage is not None else study.sqlite_url(output.absolute() / "study.db"),
-        tracking=None if tracking_uri == "off" else tracking_uri,
-        artifacts=None if tracking_uri.startswith("http") else output.absolute() / "mlflow-artifacts",
-    )
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A plan whose devices and study are there: nothing can be refused any more."""
-
-    plan: Plan
-    layout: Layout
-    study: Study
-
-
 def open_plan(plan: Plan) -> Opened:
-    """Lay the lanes out and open or create the study.
+    """Lay the lanes out, open the storage that follows, and open or begin the study.
 
     Raises:
-        ValueError: devices, output, storage or study are not as the settings say.
+        ValueError: devices, output, log, storage or sampler are not as the settings say.
     """
-    layout = devices.choose_layout(plan.settings.lanes, plan.settings.devices)
-    return Opened(plan, layout, _open_study(plan))
+    settings = plan.settings
+    config, platform = space.config(plan.space), devices.platform()
+    largest_block = cost.largest_block(config, space.is_mixed(plan.space), platform)
+    layout = devices.choose_layout(settings.lanes, settings.devices, largest_block)
+    if settings.sampler == "grid":
+        plan = _with_grid(plan, config, layout)
+    identity = {**plan.space.identity(), "seeds": settings.seeds, "seed": settings.seed, "objective": "mean_return"}
+    if settings.storage is None:
+        _make_output(plan)
+    storage = None if plan.storage is None else open_storage(plan.storage)
+    if storage is not None:
+        log_is_new = not plan.log.is_file() or plan.log.stat().st_size == 0
+        check_study(storage, plan.study_name, log_is_new, plan.output)
+    _make_output(plan)
+    opened = study.open_study(plan.log, plan.study_name, plan.space, identity, settings.sampler, settings.seed)
+
+    def connect() -> StorageSink:
+        assert storage is not None
+        attributes = {study.IDENTITY: json.dumps(identity)}
+        return StorageSink(storage, plan.study_name, plan.space.searched, attributes)
+
+    return Opened(plan, config, layout, opened, None if storage is None else connect)
 
 
 def run(
     opened: Opened,
-    show: Callable[[str | Event], None],
+    show: Show,
     stop: threading.Event | None = None,
     process_started: float | None = None,
+    make_population: Callable[[Config, Layout, int], Compiling] = Population,
 ) -> Result:
-    """Run a sweep; `show` is given what to tell the user, and every event."""
+    """Run a sweep; `show` is given what to tell the user, and every event.
+
+    Args:
+        opened: the plan and its study.
+        show: what the user sees.
+        stop: set to end the sweep at its next visit.
+        process_started: when the command was typed, by `time.monotonic`.
+        make_population: what trains; a stand-in takes its place where only the host is looked at.
+
+    Raises:
+        LogError: the log can't be written; what was committed before is safe.
+    """
     started = process_started or time.monotonic()
     stop = stop or threading.Event()
-    plan, layout, settings = opened.plan, opened.layout, opened.plan.settings
+    plan, layout, settings, trials = opened.plan, opened.layout, opened.plan.settings, opened.study
     if settings.lanes not in (None, layout.lanes):
         show(f"{settings.lanes} lanes do not divide into blocks over {layout.devices} devices: {layout.lanes} are used")
+    if trials.repaired:
+        show(
+            f"the end of the log, cut off while it was written, was moved to {plan.log}.torn ({trials.repaired} bytes)"
+        )
     limits = Limits(settings.trials, settings.time_budget, settings.target_return)
-    compile_s, env_steps, updates, compiles = 0.0, 0, 0, _CompileCounter()
-    failure = None
+    compile_s, env_steps, compiles, accounts = 0.0, 0, _CompileCounter(), Accounts()
     start = time.monotonic()
-    tracker = _tracker(plan, opened.study)
+    followers = _Followers(opened, show)
     try:
-        if satisfied(opened.study, limits):
+        if satisfied(trials, limits):
             show("nothing to train: the study has all that was asked for")
         elif not stop.is_set():
             show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")
-            config = space.config(plan.space)
-            population = Population(config, layout, settings.seed)
+            population = make_population(opened.config, layout, settings.seed)
             compile_s = population.compile()
             start = time.monotonic()
             speed, seeds = SPEEDS[devices.platform()], settings.seeds
             with compiles:
                 for event in sweep(
-                    population, opened.study, plan.space, limits, seeds, speed, stopped=stop.is_set, started=started
+                    population, trials, plan.space, limits, seeds, speed, stop.is_set, started, accounts
                 ):
                     if isinstance(event, Visited):
-                        env_steps, updates = event.env_steps, event.updates
-                    elif tracker:
-                        tracker.record(_record(event, config))
+                        env_steps = event.env_steps
+                        accounts.follower_wait_s += followers.visited(event)
+                    else:
+                        accounts.follower_wait_s += followers.ended(event, trials.trial(event.number), opened.config)
                     show(event)
     finally:
-        train_s = time.monotonic() - start
-        if tracker:
-            if tracker.waiting:
-                show(f"writing {tracker.waiting} trials to MLflow")
-            failure = tracker.close()
+        ended = time.monotonic()
+        try:
+            trials.close()
+        finally:
+            failures = followers.close()
     return Result(
         plan=plan,
         layout=layout,
-        best=opened.study.best(),
-        counts=opened.study.counts(),
+        best=trials.best(),
+        counts=trials.counts(),
+        accounts=accounts,
         env_steps=env_steps,
-        updates=updates,
         wall_s=time.monotonic() - started,
         start_s=start - started,
         compile_s=compile_s,
-        train_s=train_s,
+        train_s=ended - start,
+        drain_s=time.monotonic() - ended,
         compiles_after_start=compiles.count,
         stopped=stop.is_set(),
-        tracking_failure=failure,
+        failures=failures,
     )
 
 
-def slug(name: str) -> str:
-    """Return a directory name for a study name: itself where that is safe, else a cleaned one with a hash."""
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-        return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name).strip('-')[:60] or 'study'}-{digest}"
-
-
-def _check_writable(output: Path) -> None:
-    there = output.absolute()
-    while not os.path.lexists(there):
-        there = there.parent
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"output directory {str(output)!r} can't be written: {str(there)!r} is no writable directory")
-
-
-def _open_study(plan: Plan) -> Study:
-    """Open the study; the output directory is made only when nothing else can be refused."""
+def _with_grid(plan: Plan, config: Config, layout: Layout) -> Plan:
+    """Return the plan with no more trials than its grid has cells."""
     settings = plan.settings
-    identity = {**plan.space.identity(), "seeds": settings.seeds, "seed": settings.seed, "objective": "mean_return"}
-    own = settings.storage is None
-
-    def make_output() -> None:
-        try:
-            plan.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"output directory {str(plan.output)!r} can't be made: {error}") from error
-
-    if own:
-        make_output()
-    opened = study.open_study(plan.storage, plan.study_name, plan.space, identity, settings.sampler, settings.seed)
-    make_output()
-    return opened
+    middle = plan.space.hyperparams({name: space.middle(domain) for name, domain in plan.space.searched.items()})
+    seconds = cost.agent_s(middle, config, SPEEDS[devices.platform()]) * settings.seeds / layout.lanes
+    cells = grid.check_grid(plan.space.searched, seconds)
+    trials = cells if settings.trials is None else min(settings.trials, cells)
+    return dataclasses.replace(plan, settings=dataclasses.replace(settings, trials=trials))
 
 
-def _tracker(plan: Plan, study: Study) -> Tracker | None:
-    """Start mirroring to MLflow, beginning with what it may have missed of earlier sweeps."""
-    if plan.tracking is None:
-        return None
-    tags = {"jaxdqn.space": plan.space.name, "jaxdqn.env": plan.space.env, "jaxdqn.seed": str(plan.settings.seed)}
-    tracker = Tracker(plan.tracking, plan.study_name, plan.artifacts, tags)
-    for trial in study.finished():
-        returns = trial.attributes.get("returns", [])
-        metrics = {f"return_seed_{i}": x for i, x in enumerate(returns) if x is not None}
-        known = {"mean_return": trial.value, "std_return": trial.attributes.get("std_return")}
-        metrics |= {name: value for name, value in known.items() if value is not None}
-        whole = set(trial.params) == set(plan.space.searched)
-        hyperparams = plan.space.hyperparams(trial.params)._asdict() if whole else trial.params
-        tracker.record(TrialRecord(trial.number, trial.state, hyperparams, metrics, []))
-    return tracker
+def _make_output(plan: Plan) -> None:
+    """Make the output directory, only when nothing else can be refused any more."""
+    try:
+        plan.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output directory {str(plan.output)!r} can't be made: {error}") from error
 
 
-def _record(event: TrialEnded, config: Config) -> TrialRecord:
+class _Followers:
+    """The Optuna storage and MLflow behind the log, and what the user is told of them."""
+
+    def __init__(self, opened: Opened, show: Show) -> None:
+        plan, self._show = opened.plan, show
+        self._storage: Follower | None = None
+        self._mlflow: Follower | None = None
+        history = opened.study.trials()
+        if opened.connect_storage and plan.storage:
+            self._storage = Follower("the storage", opened.connect_storage, history, secrets=plan.storage)
+        if plan.tracking:
+            uri, name, artifacts = plan.tracking, plan.study_name, plan.artifacts
+            tags = {"jaxdqn.space": plan.space.name, "jaxdqn.env": plan.space.env}
+            tags["jaxdqn.seed"] = str(plan.settings.seed)
+            finished = [_from_log(trial, plan) for trial in history if trial.state in FINISHED]
+            self._mlflow = Follower("MLflow", lambda: MlflowSink(uri, name, artifacts, tags), finished, secrets=uri)
+        self._all = [follower for follower in (self._storage, self._mlflow) if follower]
+        self._said: set[str] = set()
+
+    def visited(self, event: Visited) -> float:
+        """Hand the changed trials to the storage; return the seconds this waited."""
+        waited = sum(self._put(self._storage, trial) for trial in event.changed) if self._storage else 0.0
+        for follower in self._all:
+            if follower.failure:
+                self._say_once(f"{follower.name} can't be written, the search goes on: {follower.failure}")
+        if self._mlflow and sum(event.counts[state] for state in FINISHED) > ALL_UP_TO:
+            self._say_once(
+                f"MLflow: from trial {ALL_UP_TO:,} on, only the best {BEST_KEPT} so far get a run; its table has all"
+            )
+        return waited
+
+    def ended(self, event: TrialEnded, trial: Trial, config: Config) -> float:
+        """Hand a trial that was told to MLflow; return the seconds this waited."""
+        return self._put(self._mlflow, trial._replace(detail=_detail(event, config))) if self._mlflow else 0.0
+
+    def close(self) -> list[str]:
+        """Write what is queued; return what could not be written, a line each."""
+        failures = []
+        for follower in self._all:
+            if follower.waiting:
+                self._show(f"writing {follower.waiting} trials to {follower.name}")
+            failures.append(follower.close())
+        return [failure for failure in failures if failure]
+
+    def _put(self, follower: Follower, trial: Trial) -> float:
+        waited = follower.put(trial)
+        if waited:
+            self._say_once(f"the sweep waits for {follower.name}, whose queue is full")
+        return waited
+
+    def _say_once(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            self._show(message)
+
+
+def _from_log(trial: Trial, plan: Plan) -> Trial:
+    """Return a trial of the log with all its hyperparameters, for MLflow."""
+    returns = trial.attributes.get("returns", [])
+    metrics = {f"return_seed_{i}": x for i, x in enumerate(returns) if x is not None}
+    known = {"mean_return": trial.value, "std_return": trial.attributes.get("std_return")}
+    metrics |= {name: value for name, value in known.items() if value is not None}
+    whole = set(trial.params) == set(plan.space.searched)
+    hyperparams = plan.space.hyperparams(trial.params)._asdict() if whole else trial.params
+    curve = [Metric("validation_return", value, step) for step, value in trial.intermediate.items()]
+    return trial._replace(detail=TrialDetail(hyperparams, metrics, curve))
+
+
+def _detail(event: TrialEnded, config: Config) -> TrialDetail:
+    """Return what MLflow is told of a trial that was trained here."""
     metrics = {"mean_return": event.mean_return, "std_return": event.std_return}
     curve: list[Metric] = []
     for agent in event.agents:
         seed = "" if len(event.agents) == 1 else f"_seed_{agent.seed_index}"
         metrics[f"return_seed_{agent.seed_index}"] = agent.mean_return
         curve += _curve(agent, seed, config)
-    return TrialRecord(event.number, event.state, event.hyperparams._asdict(), metrics, curve)
+    return TrialDetail(event.hyperparams._asdict(), metrics, curve)
 
 
 def _curve(agent: Agent, seed: str, config: Config) -> list[Metric]:

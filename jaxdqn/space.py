@@ -123,11 +123,25 @@ def config(space: Space) -> Config:
     )
 
 
-def train_periods(space: Space) -> int:
+def common_period(space: Space) -> int:
     """Return the least common multiple of the train periods of a space, 1 where it would be large."""
     values = _choices(space, "train_period")
     multiple = math.lcm(*map(int, values)) if values else 1
     return multiple if multiple <= 4_096 else 1
+
+
+def is_mixed(space: Space) -> bool:
+    """Return whether agents of a space differ in when they make updates, or in the shape of those."""
+    return bool({"train_period", "gradient_steps"} & space.searched.keys()) or len(_batch_shapes(space)) > 1
+
+
+def middle(domain: BaseDistribution) -> Any:
+    """Return a value in the middle of a domain."""
+    if isinstance(domain, CategoricalDistribution):
+        return domain.choices[len(domain.choices) // 2]
+    assert isinstance(domain, FloatDistribution | IntDistribution)
+    value = (domain.low + domain.high) / 2
+    return int(value) if isinstance(domain, IntDistribution) else value
 
 
 def _read(name: str) -> str:

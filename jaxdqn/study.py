@@ -1,7 +1,7 @@
-"""The only file that knows Optuna's studies, samplers and storages: ask, tell, resume.
+"""A study on its log: ask for a batch of trials, report, tell, commit. The only file that knows Optuna's studies.
 
-A trial keeps its number everywhere: here, on the screen, in the storage and in MLflow. Trials that were being trained
-when a sweep ended stay RUNNING in the storage, and the next sweep of the study trains them first.
+A trial keeps its number everywhere: here, on the screen, in the log and in what follows it. Trials that were being
+trained when a sweep ended stay RUNNING in the log, and the next sweep of the study trains them first.
 """
 
 from __future__ import annotations
@@ -9,24 +9,52 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import optuna
-import sqlalchemy
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import TrialState
+from optuna.storages import JournalStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from jaxdqn.redact import hide_password
+from jaxdqn.follower import FINISHED, Trial
+from jaxdqn.grid import GridSampler
+from jaxdqn.journal import Journal
+from jaxdqn.sampler import BatchTPESampler
 from jaxdqn.space import Space
 
 IDENTITY = "jaxdqn_identity"
+_SESSIONS, _START = "jaxdqn_sessions", "jaxdqn_start_seed_"
+_SHOWN = 6  # differences named when a study is refused
+_ALWAYS = 2**31  # more start-up trials than a study can have
 
-SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
-    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, constant_liar=True),
+
+class Batch(Protocol):
+    """A sampler that proposes many trials at once."""
+
+    def propose(
+        self, study: optuna.Study, search_space: dict[str, Any], numbers: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """Return the hyperparameters of the trials with these numbers."""
+
+
+BATCH_SAMPLERS: dict[str, Callable[[int, Space], Batch]] = {
+    "tpe": lambda seed, space: BatchTPESampler(seed=seed, search_space=space.searched),
+    "sobol": lambda seed, space: BatchTPESampler(seed=seed, search_space=space.searched, num_startup_trials=_ALWAYS),
+    "grid": lambda seed, space: GridSampler(space.searched, seed),
+}
+STOCK_SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {  # made anew for each trial, so that they repeat themselves
+    "optuna-tpe": lambda seed: TPESampler(seed=seed, multivariate=True, constant_liar=True),
     "random": lambda seed: RandomSampler(seed=seed),
+}
+SAMPLERS = (*BATCH_SAMPLERS, *STOCK_SAMPLERS)
+_STATES = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+    TrialState.RUNNING: "running",
 }
 
 
@@ -45,146 +73,189 @@ class Best(NamedTuple):
     params: dict[str, Any]
 
 
-class Record(NamedTuple):
-    """A trial as the study holds it."""
-
-    number: int
-    state: str  # running, complete, pruned or failed
-    value: float | None
-    params: dict[str, Any]
-    attributes: dict[str, Any]
-
-
-STATES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",  # somebody enqueued it: the next ask takes it
-}
-_SHOWN = 6  # differences named when a study is refused
-FINISHED = ("complete", "pruned", "failed")
-
-
 class Study:
-    """One study in an Optuna storage, whose only writer we are: what it holds is read once and then known."""
+    """One study and its log, whose only writer we are: what the log holds is read once and then known."""
 
-    def __init__(self, study: optuna.Study, space: Space, sampler: str, seed: int) -> None:
+    def __init__(self, journal: Journal, study: optuna.Study, space: Space, sampler: str, seed: int) -> None:
         """Use `open_study`."""
-        self._study, self._space, self._sampler, self._seed = study, space, sampler, seed
+        self._journal, self._study, self._space, self._seed = journal, study, space, seed
+        self._storage, self._stock = study._storage, STOCK_SAMPLERS.get(sampler)
+        self._sampler = BATCH_SAMPLERS[sampler](seed, space) if sampler in BATCH_SAMPLERS else None
+        self._ids: list[int] = []
+        self._trials: list[Trial] = []
+        self._changed: set[int] = set()  # trials that are not as they were at the last commit
+        self._counts = dict.fromkeys((*FINISHED, "running"), 0)
+        self._best: Best | None = None
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if set(trial.params) != set(space.searched):  # the process was ended while it was being asked for
-                study.tell(trial.number, state=TrialState.FAIL)
-        trials = study.get_trials(deepcopy=False)
-        self._ids = {trial.number: trial._trial_id for trial in trials}
-        self._records = {
-            t.number: Record(t.number, STATES[t.state], t.value, dict(t.params), dict(t.user_attrs)) for t in trials
-        }
+            if set(trial.params) != set(space.searched):  # its commit was cut off in the middle
+                self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        for trial in study.get_trials(deepcopy=False):
+            self._ids.append(trial._trial_id)
+            self._trials.append(_as_trial(trial))
+            self._count(self._trials[-1])
+        sessions = self._storage.get_study_system_attrs(study._study_id).get(_SESSIONS, 0)
+        self._storage.set_study_system_attr(study._study_id, _SESSIONS, sessions + 1)
 
-    def ask(self) -> Asked:
-        """Ask for the next trial. What is drawn depends on the study's seed, the trial's number and the history."""
-        entropy = np.random.SeedSequence([self._seed, len(self._records)]).generate_state(1)[0]
-        self._study.sampler = SAMPLERS[self._sampler](int(entropy))
-        trial = self._study.ask(fixed_distributions=self._space.searched)
-        self._ids[trial.number] = trial._trial_id
-        self._records[trial.number] = Record(trial.number, "running", None, dict(trial.params), {})
-        return Asked(trial.number, dict(trial.params))
+    @property
+    def repaired(self) -> int:
+        """Bytes of a commit that was cut off, which were cut from the log when it was opened."""
+        return self._journal.repaired
+
+    def at(self, visit: int) -> None:
+        """Say at which visit of the scheduler the following happens: the clock of the log's records."""
+        self._journal.clock = visit
+
+    def ask(self, count: int) -> list[Asked]:
+        """Ask for the next trials. What is proposed depends on the study's seed, their numbers and the history."""
+        numbers = range(len(self._trials), len(self._trials) + count)
+        if self._sampler is None:
+            ids = [self._ask_stock(number) for number in numbers]
+        else:
+            proposals = self._sampler.propose(self._study, self._space.searched, numbers) if count else []
+            ids = [self._create(params) for params in proposals]
+        for number, trial_id in zip(numbers, ids, strict=True):
+            self._ids.append(trial_id)
+            self._trials.append(_as_trial(self._storage.get_trial(trial_id)))
+            self._counts["running"] += 1
+            self._changed.add(number)
+        return [Asked(number, self._trials[number].params) for number in numbers]
+
+    def start(self, number: int, seed_index: int, row: int, lane: int) -> None:
+        """Record that an agent of a trial was put into a lane of a row."""
+        self._storage.set_trial_system_attr(self._ids[number], f"{_START}{seed_index}", [row, lane])
+
+    def report(self, number: int, step: int, value: float) -> None:
+        """Record a trial's mean validation return at a rung."""
+        self._storage.set_trial_intermediate_value(self._ids[number], step, value)
+        self._update(number)
 
     def tell(self, number: int, value: float, attributes: dict[str, Any]) -> str:
         """Record a trial's mean return and what else is known of it; return its state.
 
-        A value that is no number makes the trial FAIL, with Optuna's way of saying so. A trial that is finished stays
-        as it is.
+        A value that is no number makes the trial FAIL, which is Optuna's way of saying so. A trial that is finished
+        stays as it is.
 
         Raises:
             ValueError: the value is infinite.
         """
         if math.isinf(value):
             raise ValueError(f"the value of trial {number} is {value}: a mean return is finite, or nan if it failed")
-        known = self._records[number]
-        if known.state in FINISHED:
-            return known.state
+        if self._trials[number].state in FINISHED:
+            return self._trials[number].state
         for key, attribute in attributes.items():
-            self._study._storage.set_trial_user_attr(self._ids[number], key, attribute)
+            self._storage.set_trial_user_attr(self._ids[number], key, attribute)
         failed = math.isnan(value)
-        if failed:
-            self._study.tell(number, state=TrialState.FAIL)
-        else:
-            self._study.tell(number, value)
-        state, told = ("failed", None) if failed else ("complete", value)
-        self._records[number] = Record(number, state, told, known.params, attributes)
-        return state
+        state = TrialState.FAIL if failed else TrialState.COMPLETE
+        self._storage.set_trial_state_values(self._ids[number], state, None if failed else [value])
+        self._counts["running"] -= 1
+        self._update(number)
+        self._count(self._trials[number])
+        return self._trials[number].state
+
+    def commit(self) -> list[Trial]:
+        """Put all that happened on the disk, at once; return the trials that changed, in the order of their numbers.
+
+        Raises:
+            LogError: the disk refused it.
+        """
+        self._journal.commit()
+        changed = [self._trials[number] for number in sorted(self._changed)]
+        self._changed.clear()
+        return changed
+
+    def close(self) -> None:
+        """Commit and let others open the log."""
+        self._journal.close()
+
+    def trial(self, number: int) -> Trial:
+        """Return what is known of a trial."""
+        return self._trials[number]
+
+    def trials(self) -> list[Trial]:
+        """Return all trials in the order of their numbers."""
+        return list(self._trials)
 
     def unfinished(self) -> list[Asked]:
         """Return the trials an earlier sweep left unfinished, in the order of their numbers."""
-        return [Asked(r.number, r.params) for r in self._records.values() if r.state == "running"]
-
-    def finished(self) -> list[Record]:
-        """Return the finished trials in the order of their numbers."""
-        return [record for record in self._records.values() if record.state in FINISHED]
+        return [Asked(trial.number, trial.params) for trial in self._trials if trial.state == "running"]
 
     def counts(self) -> dict[str, int]:
         """Count the trials by state."""
-        states = [record.state for record in self._records.values()]
-        return {state: states.count(state) for state in (*FINISHED, "running")}
+        return dict(self._counts)
 
     def best(self) -> Best | None:
         """Return the best complete trial, the earliest of equals; None before there is one."""
-        complete = [
-            (r.value, -r.number) for r in self._records.values() if r.state == "complete" and r.value is not None
-        ]
-        if not complete:
-            return None
-        value, number = max(complete)
-        return Best(-number, value, self._records[-number].params)
+        return self._best
+
+    def _create(self, params: dict[str, Any]) -> int:
+        """Create a trial with all its hyperparameters: one record."""
+        template = create_trial(state=TrialState.RUNNING, params=params, distributions=self._space.searched)
+        return self._storage.create_new_trial(self._study._study_id, template_trial=template)
+
+    def _ask_stock(self, number: int) -> int:
+        assert self._stock is not None
+        entropy = np.random.SeedSequence([self._seed, number]).generate_state(1)[0]
+        self._study.sampler = self._stock(int(entropy))
+        return self._study.ask(fixed_distributions=self._space.searched)._trial_id
+
+    def _update(self, number: int) -> None:
+        self._trials[number] = _as_trial(self._storage.get_trial(self._ids[number]))
+        self._changed.add(number)
+
+    def _count(self, trial: Trial) -> None:
+        self._counts[trial.state] += 1
+        if trial.state == "complete" and trial.value is not None:
+            before = self._best
+            if before is None or (trial.value, -trial.number) > (before.value, -before.number):
+                self._best = Best(trial.number, trial.value, trial.params)
 
 
-def open_study(url: str, name: str, space: Space, identity: dict[str, Any], sampler: str, seed: int) -> Study:
-    """Open study `name` in the storage at `url`, or create it.
+def open_study(log: Path, name: str, space: Space, identity: dict[str, Any], sampler: str, seed: int) -> Study:
+    """Open the study of a log, or begin it.
 
     Raises:
-        ValueError: the storage can't be opened, or its study has another identity; the difference is named.
+        ValueError: the log is none of ours, damaged or in use, or its study has another identity, which is named.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    journal = Journal(log)
     try:
-        storage = _storage(url)
-        study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
+        storage = JournalStorage(journal)
+        names = optuna.get_all_study_names(storage)
+        if names and names != [name]:
+            raise ValueError(f"the log {log} holds study {names[0]!r}: choose another --output for {name!r}")
+        if names:
+            study = optuna.load_study(storage=storage, study_name=name)
+        else:
+            study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
         known = study.user_attrs.get(IDENTITY)
-    except Exception as error:  # drivers raise what they like
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"storage {hide_password(url)} can't be opened: {hide_password(reason, url)}") from None
-    if known is None:
-        if study.get_trials(deepcopy=False):
-            raise ValueError(f"study {name!r} in {hide_password(url)} was not made by jaxdqn: choose another --study")
-        study.set_user_attr(IDENTITY, json.dumps(identity))
-    else:
-        differences = _differences(json.loads(known), json.loads(json.dumps(identity)))
-        if differences:
-            more = [f"{len(differences) - _SHOWN} more"] if len(differences) > _SHOWN else []
-            shown = "; ".join(differences[:_SHOWN] + more)
-            raise ValueError(f"study {name!r} is another search ({shown}): choose another --study or --output")
-    return Study(study, space, sampler, seed)
+        if known is None:
+            study.set_user_attr(IDENTITY, json.dumps(identity))
+        else:
+            differences = _differences(json.loads(known), json.loads(json.dumps(identity)))
+            if differences:
+                more = [f"{len(differences) - _SHOWN} more"] if len(differences) > _SHOWN else []
+                shown = "; ".join(differences[:_SHOWN] + more)
+                raise ValueError(f"study {name!r} is another search ({shown}): choose another --study or --output")
+        opened = Study(journal, study, space, sampler, seed)
+        opened.commit()
+    except BaseException:
+        journal.close()
+        raise
+    return opened
 
 
-def sqlite_url(path: Path) -> str:
-    """Return the URL of an SQLite file."""
-    return f"sqlite:///{path.as_posix()}"
-
-
-def _storage(url: str) -> optuna.storages.RDBStorage:
-    """Open a storage; SQLite gets a write-ahead log, which spares a disk flush at every parameter of every trial."""
-    if not url.startswith("sqlite"):
-        return optuna.storages.RDBStorage(url)
-    storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 30}})
-    storage.engine.dispose()
-
-    def prepare(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-
-    sqlalchemy.event.listen(storage.engine, "connect", prepare)
-    return storage
+def _as_trial(trial: FrozenTrial) -> Trial:
+    return Trial(
+        number=trial.number,
+        state=_STATES[trial.state],
+        value=trial.values[0] if trial.values else None,
+        params=trial.params,
+        attributes=trial.user_attrs,
+        intermediate=trial.intermediate_values,
+        started=trial.datetime_start,
+        ended=trial.datetime_complete,
+    )
 
 
 def _differences(known: dict[str, Any], asked: dict[str, Any], path: str = "") -> list[str]:

@@ -6,24 +6,25 @@ sweep is a function of its arguments.
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Int
 
+from jaxdqn import cost, space
+from jaxdqn.accounts import Accounts
 from jaxdqn.config import Config, Layout
-from jaxdqn.cost import SPEEDS, Speed, segment_ticks
+from jaxdqn.cost import SPEEDS, Speed
+from jaxdqn.follower import Trial
+from jaxdqn.host_agent import Agent, Totals
 from jaxdqn.hyperparams import Hyperparams, defaults, stack
+from jaxdqn.placement import assign
 from jaxdqn.population import Placement, Progress
-from jaxdqn.space import Space, train_periods
+from jaxdqn.space import Space
 from jaxdqn.study import Asked, Best
-
-MAX_CURVE = 200  # points kept of an agent's learning curve
 
 
 class Trainer(Protocol):
@@ -42,11 +43,23 @@ class Trainer(Protocol):
 class Trials(Protocol):
     """What the scheduler needs of a study."""
 
-    def ask(self) -> Asked:
-        """Ask for the next trial."""
+    def at(self, visit: int) -> None:
+        """Say at which visit the following happens."""
+
+    def ask(self, count: int) -> list[Asked]:
+        """Ask for the next trials."""
+
+    def start(self, number: int, seed_index: int, row: int, lane: int) -> None:
+        """Record where an agent of a trial is trained."""
+
+    def report(self, number: int, step: int, value: float) -> None:
+        """Record a trial's mean validation return at a rung."""
 
     def tell(self, number: int, value: float, attributes: dict[str, Any]) -> str:
         """Record a trial's result; return its state."""
+
+    def commit(self) -> list[Trial]:
+        """Put all that on the disk; return the trials that changed."""
 
     def unfinished(self) -> list[Asked]:
         """Return the trials to be trained first."""
@@ -58,73 +71,9 @@ class Trials(Protocol):
         """Return the best trial so far."""
 
 
-class CurvePoint(NamedTuple):
-    """An agent at one visit of the host."""
-
-    step: int  # environment steps lived
-    mean_return: float  # training return of the episodes that ended since the point before; nan: none did
-    loss: float  # mean over the updates since the point before; nan: none was made
-    epsilon: float
-
-
-class Totals(NamedTuple):
-    """What an agent has done since it was born, as the host read it at one visit."""
-
-    step: int = 0
-    episodes: int = 0
-    updates: int = 0
-    return_sum: float = 0.0
-    loss_sum: float = 0.0
-
-
-@dataclass
-class Agent:
-    """One agent of a trial, as the host knows it."""
-
-    trial: int
-    seed_index: int
-    hyperparams: Hyperparams
-    history: list[Totals] = field(default_factory=lambda: [Totals()])  # thinned out as it grows; the last is now
-    ended: bool = False
-    diverged: bool = False
-    returns: np.ndarray = field(default_factory=lambda: np.empty(0))  # of the score's episodes
-    validation: np.ndarray = field(default_factory=lambda: np.empty(0))  # mean return at each rung
-
-    @property
-    def step(self) -> int:
-        """Environment steps lived."""
-        return self.history[-1].step
-
-    @property
-    def updates(self) -> int:
-        """Gradient steps made."""
-        return self.history[-1].updates
-
-    @property
-    def curve(self) -> list[CurvePoint]:
-        """The learning curve: what happened between one remembered visit and the next."""
-        return [self._point(a, b) for a, b in itertools.pairwise(self.history)]
-
-    def _point(self, before: Totals, now: Totals) -> CurvePoint:
-        episodes, updates = now.episodes - before.episodes, now.updates - before.updates
-        hp = self.hyperparams
-        share = min(now.step / hp.epsilon_decay_steps, 1.0)
-        return CurvePoint(
-            step=now.step,
-            mean_return=(now.return_sum - before.return_sum) / episodes if episodes else float("nan"),
-            loss=(now.loss_sum - before.loss_sum) / updates if updates else float("nan"),
-            epsilon=float(hp.epsilon_start + share * (hp.epsilon_end - hp.epsilon_start)),
-        )
-
-    @property
-    def mean_return(self) -> float:
-        """Mean return of the score; nan if the agent diverged."""
-        return float("nan") if self.diverged else float(np.mean(self.returns, dtype=np.float64))
-
-
 @dataclass(frozen=True)
 class TrialEnded:
-    """A trial was told."""
+    """A trial was told, and is on the disk."""
 
     number: int
     state: str  # complete or failed
@@ -140,6 +89,7 @@ class TrialEnded:
 class Visited:
     """A row was visited."""
 
+    changed: list[Trial]  # asked for, validated or told, and on the disk
     counts: dict[str, int]
     best: Best | None
     lanes_busy: int
@@ -183,12 +133,20 @@ def sweep(
     speed: Speed = SPEEDS["cpu"],
     stopped: Callable[[], bool] = lambda: False,
     started: float | None = None,
+    accounts: Accounts | None = None,
 ) -> Iterator[Event]:
-    """Train trials in the lanes until a limit is reached or `stopped()`; yield what happens.
+    """Train trials in the lanes until a limit is reached or `stopped()`; yield what happens, once it is on the disk.
 
-    Trials in flight when the time or the target is reached are left to the next sweep of the study.
+    Trials in flight when the time or the target is reached are left to the next sweep of the study. `accounts` is
+    filled in as the sweep goes on.
     """
-    return _Scheduler(trainer, study, space, limits, num_seeds, speed, stopped, started or time.monotonic()).run()
+    clock = time.monotonic() if started is None else started
+    scheduler = _Scheduler(trainer, study, space, limits, num_seeds, speed, accounts or Accounts())
+    return scheduler.run(lambda: stopped() or _time_is_up(limits, clock))
+
+
+def _time_is_up(limits: Limits, started: float) -> bool:
+    return limits.seconds is not None and time.monotonic() - started >= limits.seconds
 
 
 class _Scheduler:
@@ -196,131 +154,147 @@ class _Scheduler:
         self,
         trainer: Trainer,
         study: Trials,
-        space: Space,
+        searched: Space,
         limits: Limits,
         num_seeds: int,
         speed: Speed,
-        stopped: Callable[[], bool],
-        started: float,
+        accounts: Accounts,
     ) -> None:
-        self.trainer, self.study, self.space, self.limits = trainer, study, space, limits
-        self.num_seeds, self.speed, self.stopped, self.started = num_seeds, speed, stopped, started
+        self.trainer, self.study, self.space, self.limits = trainer, study, searched, limits
+        self.num_seeds, self.speed, self.accounts = num_seeds, speed, accounts
         layout = trainer.layout
-        self.align = max(1, train_periods(space) // trainer.config.tick)
-        self.lanes: list[list[Agent | None]] = [[None] * (layout.devices * layout.block) for _ in range(layout.rows)]
+        self.align = max(1, space.common_period(searched) // trainer.config.tick)
+        self.reserve = _reserve(searched, layout)
+        self.rows: list[list[list[Agent | None]]] = [
+            [[None] * layout.block for _ in range(layout.devices)] for _ in range(layout.rows)
+        ]
         self.hyperparams = [stack([defaults()] * (layout.devices * layout.block)) for _ in range(layout.rows)]
-        self.queue: deque[Agent] = deque()
+        self.queue: list[Agent] = []
         self.open: dict[int, tuple[Asked, list[Agent]]] = {}  # trials whose agents are not all scored
-        self.env_steps = self.updates = 0
+        self.reported: dict[int, int] = {}  # rungs of open trials that are in the log
+        self.env_steps = self.visits = 0
+        self.dispatched = [time.perf_counter()] * layout.rows
         self.first_segment = time.monotonic()
 
-    def run(self) -> Iterator[Event]:
-        if self._over():
+    def run(self, stopped: Callable[[], bool]) -> Iterator[Event]:
+        def over() -> bool:
+            return stopped() or satisfied(self.study, self.limits)
+
+        if over():
             return
         for asked in self.study.unfinished():
             self._enqueue(asked)
+        self._ask(self.trainer.layout.lanes)
         for row in range(self.trainer.layout.rows):
-            self._dispatch(row)
-        while not self._over():
+            with self.accounts.timed("visit"):
+                self._dispatch(row)
+        while not over():
             for row in range(self.trainer.layout.rows):
-                yield from self._visit(row)
-                if self._over():
+                yield from self._visit(row, over)
+                if over():
                     break
 
-    def _over(self) -> bool:
-        if self.stopped() or satisfied(self.study, self.limits):
-            return True
-        return self.limits.seconds is not None and time.monotonic() - self.started >= self.limits.seconds
-
-    def _wants_more(self) -> bool:
-        return self.limits.trials is None or num_finished(self.study) + len(self.open) < self.limits.trials
-
-    def _visit(self, row: int) -> Iterator[Event]:
-        """Read a row's segment, tell the trials it completed, fill its free lanes and send it off again."""
+    def _visit(self, row: int, over: Callable[[], bool]) -> Iterator[Event]:
+        """Read a row's segment, tell the trials it completed, fill its free lanes, send it off again, commit."""
         progress = self.trainer.read(row)
-        num_lanes = len(self.lanes[row])
-        flat = Progress(*(np.asarray(x).reshape(num_lanes, *x.shape[2:]) for x in progress))
-        ended = []
-        for lane, agent in enumerate(self.lanes[row]):
-            if agent is None:
-                continue
-            self._note(agent, flat, lane)
-            if not flat.alive[lane]:
-                self.lanes[row][lane] = None
-                agent.ended, agent.diverged = True, bool(flat.diverged[lane])
-                agent.returns, agent.validation = np.array(flat.returns[lane]), np.array(flat.validation[lane])
-                ended.append(agent)
-        for trial in dict.fromkeys(agent.trial for agent in ended):
-            asked, agents = self.open[trial]
-            if all(agent.ended for agent in agents):
-                yield self._tell(asked, agents)
-        if not self._over():
-            self._dispatch(row)
-        busy = sum(agent is not None for lanes in self.lanes for agent in lanes)
+        with self.accounts.timed("visit"):
+            self.visits += 1
+            self.study.at(self.visits)
+            touched = self._take_in(row, progress)
+            told = [event for trial in touched for event in self._judge(trial)]
+            if not over():
+                self._dispatch(row)
+            changed = self.study.commit()
+        yield from told
+        busy = sum(agent is not None for row_ in self.rows for block in row_ for agent in block)
         seconds = time.monotonic() - self.first_segment
-        yield Visited(self.study.counts(), self.study.best(), busy, self.env_steps, self.updates, seconds)
+        counts, best = self.study.counts(), self.study.best()
+        yield Visited(changed, counts, best, busy, self.env_steps, self.accounts.updates, seconds)
 
-    def _note(self, agent: Agent, progress: Progress, lane: int) -> None:
-        """Remember what an agent has done, for its learning curve."""
-        now = Totals(
-            step=int(progress.step[lane]),
-            episodes=int(progress.episodes[lane]),
-            updates=int(progress.updates[lane]),
-            return_sum=float(progress.return_sum[lane]),
-            loss_sum=float(progress.loss_sum[lane]),
-        )
-        self.env_steps += now.step - agent.step
-        self.updates += now.updates - agent.updates
-        if len(agent.history) > MAX_CURVE:
-            agent.history = agent.history[::2]
-        agent.history.append(now)
+    def _take_in(self, row: int, progress: Progress) -> list[int]:
+        """Note what the agents of a row have done and free the lanes of those that ended; return their trials."""
+        blocks = self.rows[row]
+        first = self._numbers(row, "step")
+        self._account(row, first, progress)
+        for device, block in enumerate(blocks):
+            for lane, agent in enumerate(block):
+                if agent is None:
+                    continue
+                one = Progress(*(x[device, lane] for x in progress))
+                self.env_steps += int(one.step) - agent.step
+                counted = int(one.step), int(one.episodes), int(one.updates)
+                agent.note(Totals(*counted, float(one.return_sum), float(one.loss_sum)))
+                agent.validation = np.array(one.validation)
+                if not one.alive:
+                    agent.ended, agent.diverged, agent.returns = True, bool(one.diverged), np.array(one.returns)
+        touched = dict.fromkeys(agent.trial for block in blocks for agent in block if agent is not None)
+        self.rows[row] = [[None if agent is None or agent.ended else agent for agent in block] for block in blocks]
+        return list(touched)
+
+    def _judge(self, trial: int) -> list[TrialEnded]:
+        """Report the rungs that all agents of a trial have reached; tell it if all have ended."""
+        asked, agents = self.open[trial]
+        rungs = self.trainer.config.rungs
+        for rung in range(self.reported[trial], len(rungs)):
+            values = [agent.validated(rung) for agent in agents]
+            if any(value is None for value in values) or _nobody_reached(agents, rung):
+                break
+            self.study.report(trial, rungs[rung], float(np.mean([value for value in values if value is not None])))
+            self.reported[trial] = rung + 1
+        return [self._tell(asked, agents)] if all(agent.ended for agent in agents) else []
 
     def _tell(self, asked: Asked, agents: list[Agent]) -> TrialEnded:
         before = self.study.best()
-        mean = float(np.mean([agent.mean_return for agent in agents]))
-        std = float(np.std(np.concatenate([agent.returns for agent in agents]), dtype=np.float64))
-        attributes = {
-            "returns": [None if agent.diverged else agent.mean_return for agent in agents],
-            "std_return": None if np.isnan(mean) else std,
-            "env_steps": [agent.step for agent in agents],
-            "updates": [agent.updates for agent in agents],
-        }
-        state = self.study.tell(asked.number, mean, attributes)
-        del self.open[asked.number]
+        with self.accounts.timed("score"):
+            mean = float(np.mean([agent.mean_return for agent in agents]))
+            std = float(np.std(np.concatenate([agent.returns for agent in agents]), dtype=np.float64))
+            attributes = {
+                "returns": [None if agent.diverged else agent.mean_return for agent in agents],
+                "std_return": None if np.isnan(mean) else std,
+                "env_steps": [agent.step for agent in agents],
+                "updates": [agent.updates for agent in agents],
+            }
+        with self.accounts.timed("tell"):
+            state = self.study.tell(asked.number, mean, attributes)
+        self.accounts.trials += 1
+        del self.open[asked.number], self.reported[asked.number]
         is_best = state == "complete" and (before is None or mean > before.value)
         return TrialEnded(asked.number, state, asked.params, agents[0].hyperparams, agents, mean, std, is_best)
+
+    def _ask(self, num_agents: int) -> None:
+        """Ask for trials until so many agents wait, and a few more to choose from, or the study has enough."""
+        count = -(-(num_agents + self.reserve - len(self.queue)) // self.num_seeds)
+        if self.limits.trials is not None:
+            count = min(count, self.limits.trials - num_finished(self.study) - len(self.open))
+        if count > 0:
+            with self.accounts.timed("ask"):
+                asked = self.study.ask(count)
+            for one in asked:
+                self._enqueue(one)
 
     def _enqueue(self, asked: Asked) -> None:
         hyperparams = self.space.hyperparams(asked.params)
         agents = [Agent(asked.number, seed, hyperparams) for seed in range(self.num_seeds)]
-        self.open[asked.number] = (asked, agents)
+        self.open[asked.number], self.reported[asked.number] = (asked, agents), 0
         self.queue.extend(agents)
 
     def _dispatch(self, row: int) -> None:
-        """Put queued agents into the free lanes of a row and queue its next segment on the devices."""
-        layout, config = self.trainer.layout, self.trainer.config
-        lanes = self.lanes[row]
-        fresh: Bool[np.ndarray, " lanes"] = np.zeros(len(lanes), bool)
-        for lane, agent in enumerate(lanes):
-            if agent is not None:
-                continue
-            if not self.queue and self._wants_more():
-                self._enqueue(self.study.ask())
-            if self.queue:
-                lanes[lane], fresh[lane] = self.queue.popleft(), True
-        for field_, new in zip(self.hyperparams[row], self._stacked(lanes), strict=True):
-            field_[fresh] = new[fresh]
-
-        def shaped(values: np.ndarray) -> np.ndarray:
-            return np.ascontiguousarray(values).reshape(layout.row_shape)
-
-        def number(name: str) -> np.ndarray:
-            return np.array([getattr(agent, name) if agent else 0 for agent in lanes], np.int32)
-
-        hyperparams = Hyperparams(*map(shaped, self.hyperparams[row]))
-        step, alive = shaped(number("step")), shaped(np.array([a is not None for a in lanes]))
+        """Put waiting agents into the free lanes of a row and queue its next segment on the devices."""
+        layout, config, blocks = self.trainer.layout, self.trainer.config, self.rows[row]
+        self._ask(sum(agent is None for block in blocks for agent in block))
+        fresh: Bool[np.ndarray, "devices block"] = np.zeros(layout.row_shape, bool)
+        for device, lane, agent in assign(blocks, self.queue, config):
+            self.queue.remove(agent)
+            blocks[device][lane], fresh[device, lane] = agent, True
+            self.study.start(agent.trial, agent.seed_index, row, device * layout.block + lane)
+        agents = [agent for block in blocks for agent in block]
+        new = stack([agent.hyperparams if agent else defaults() for agent in agents])
+        for kept, its in zip(self.hyperparams[row], new, strict=True):
+            kept[fresh.ravel()] = its[fresh.ravel()]
+        hyperparams = Hyperparams(*(np.copy(x).reshape(layout.row_shape) for x in self.hyperparams[row]))
+        step, alive = self._numbers(row, "step"), np.array([a is not None for a in agents]).reshape(layout.row_shape)
         ticks = [
-            segment_ticks(
+            cost.segment_ticks(
                 Hyperparams(*(x[device] for x in hyperparams)),
                 step[device],
                 alive[device],
@@ -330,8 +304,44 @@ class _Scheduler:
             )
             for device in range(layout.devices)
         ]
-        placement = Placement(shaped(fresh), shaped(number("trial")), shaped(number("seed_index")), hyperparams)
+        placement = Placement(fresh, self._numbers(row, "trial"), self._numbers(row, "seed_index"), hyperparams)
         self.trainer.dispatch(row, placement, np.array(ticks, np.int32))
 
-    def _stacked(self, lanes: list[Agent | None]) -> Hyperparams:
-        return stack([agent.hyperparams if agent else defaults() for agent in lanes])
+    def _account(self, row: int, first: Int[np.ndarray, "devices block"], progress: Progress) -> None:
+        """Add a segment to the accounts: passes made and of use, lanes that lived, work of the devices."""
+        accounts, layout, config = self.accounts, self.trainer.layout, self.trainer.config
+        now = time.perf_counter()
+        seconds, self.dispatched[row] = now - self.dispatched[row], now
+        occupied = np.array([[agent is not None for agent in block] for block in self.rows[row]])
+        last = np.where(occupied, np.asarray(progress.step), 0)
+        before = self._numbers(row, "updates")
+        accounts.updates += int(np.sum(np.where(occupied, np.asarray(progress.updates) - before, 0)))
+        update_s = cost.update_costs(layout.block, config, self.speed)
+        for device in range(layout.devices):
+            ticks = -(-(last[device] - first[device]) // config.tick)
+            made = int(ticks.max(initial=0))
+            steps = first[device] + config.tick * np.arange(1, made + 1)[:, None]
+            hyperparams = Hyperparams(*(x.reshape(layout.row_shape)[device] for x in self.hyperparams[row]))
+            passes = cost.passes(hyperparams, steps, config, last[device]).sum(axis=0)
+            accounts.paid_updates += int(passes.sum()) * layout.block
+            work = made * config.tick * cost.step_cost(layout.block, config, self.speed) + float(passes @ update_s)
+            accounts.device_work[device] = accounts.device_work.get(device, 0.0) + work
+            accounts.lane_s += layout.block * seconds
+            accounts.busy_lane_s += float(ticks.sum()) / max(made, 1) * seconds
+
+    def _numbers(self, row: int, name: str) -> Int[np.ndarray, "devices block"]:
+        values = [[getattr(agent, name) if agent else 0 for agent in block] for block in self.rows[row]]
+        return np.array(values, np.int32)
+
+
+def _nobody_reached(agents: list[Agent], rung: int) -> bool:
+    """Return whether all agents of a trial ended before a rung."""
+    return all(agent.ended and np.isnan(agent.validation[rung]) for agent in agents)
+
+
+def _reserve(searched: Space, layout: Layout) -> int:
+    """Return how many agents wait to be chosen from where agents differ in what they need of their neighbours.
+
+    Few: a trial that waits was asked for before the latest results were known.
+    """
+    return min(layout.block - 1, layout.lanes // 8) if space.is_mixed(searched) else 0

@@ -1,46 +1,31 @@
-"""The only file that knows MLflow: one parent run a sweep, one child run a trial.
+"""The only file that knows MLflow: one parent run a study, one child run a trial.
 
-MLflow mirrors the study and never holds it up: a thread of its own imports it (3 s), creates its schema (4 s) and
-writes. What fails is counted and said, and the search goes on.
+MLflow is imported (3 s) and creates its schema (4 s) where a `MlflowSink` is constructed: in its follower's thread.
 """
 
 from __future__ import annotations
 
+import csv
+import heapq
 import logging
 import math
 import os
-import queue
-import threading
+import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from jaxdqn.follower import FINISHED, Metric, Trial, TrialDetail
 from jaxdqn.redact import hide_password
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
-MAX_FAILURES = 3  # in a row: then the rest is left to the next sweep of the study
-_BATCH = 1_000  # metrics a call, MLflow's limit
+ALL_UP_TO, BEST_KEPT = 1_000, 100  # trials with a run each; further ones have one while they are among the best
+TABLE = "trials.csv"  # all trials of a study, an artifact of its run
 
 STUDY_TAG, TRIAL_TAG, PARENT_TAG = "jaxdqn.study", "jaxdqn.trial", "mlflow.parentRunId"
-
-
-class Metric(NamedTuple):
-    """One value of a learning curve."""
-
-    name: str
-    value: float
-    step: int  # environment steps
-
-
-class TrialRecord(NamedTuple):
-    """A finished trial, as it is mirrored."""
-
-    number: int
-    state: str
-    params: dict[str, Any]
-    metrics: dict[str, float]
-    curve: list[Metric]
+STATE_TAG, SKIPPED_TAG = "jaxdqn.state", "jaxdqn.trials_without_a_run"
 
 
 def check_uri(uri: str) -> None:
@@ -51,76 +36,46 @@ def check_uri(uri: str) -> None:
         raise ValueError(f"--tracking {hide_password(uri)!r} is not allowed: {allowed}")
 
 
-class Tracker:
-    """A queue of finished trials and the thread that records them."""
+class _Row(NamedTuple):
+    """A trial as the table has it."""
 
-    def __init__(self, uri: str, study: str, artifacts: Path | None, tags: dict[str, str]) -> None:
-        """Start the thread. `artifacts`: where a new experiment keeps files; None leaves it to a server."""
-        self._uri, self._study, self._artifacts, self._tags = uri, study, artifacts, tags
-        self._queue: queue.Queue[TrialRecord | None] = queue.Queue()
-        self._sent = self._handled = self._missing = 0
-        self._reason = "it does not answer"
-        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
-        self._thread.start()
+    state: str
+    value: float | None
+    params: dict[str, Any]
 
-    def record(self, trial: TrialRecord) -> None:
-        """Queue a finished trial; one that MLflow already holds is not recorded twice."""
-        self._sent += 1
-        self._queue.put(trial)
 
-    @property
-    def waiting(self) -> int:
-        """Trials not yet recorded."""
-        return self._sent - self._handled
+class _Run(NamedTuple):
+    """A child run."""
 
-    def close(self, patience_s: float = 60.0) -> str | None:
-        """Write what is queued and end the parent run; say what is missing, if anything is.
+    run_id: str
+    ended: bool
+    params: frozenset[str]  # names of those it has; MLflow refuses to change them
 
-        Gives up when nothing has been written for `patience_s` seconds.
+
+class MlflowSink:
+    """One parent run in MLflow, found again by its tag, and its children."""
+
+    ordered = False
+
+    def __init__(
+        self,
+        uri: str,
+        study: str,
+        artifacts: Path | None,
+        tags: dict[str, str],
+        all_up_to: int = ALL_UP_TO,
+        best_kept: int = BEST_KEPT,
+    ) -> None:
+        """Import MLflow, find or create the study's run and read which trials have one.
+
+        Args:
+            uri: where to track to.
+            study: the name of the experiment and of the parent run.
+            artifacts: where a new experiment keeps files; None leaves it to a server.
+            tags: of a new parent run.
+            all_up_to: so many trials have a run each, whatever they are worth.
+            best_kept: further ones have a run if they are among so many best so far.
         """
-        self._queue.put(None)
-        handled, since = self._handled, time.monotonic()
-        while self._thread.is_alive() and time.monotonic() - since < patience_s:
-            self._thread.join(0.2)
-            if self._handled > handled:
-                handled, since = self._handled, time.monotonic()
-        missing = self._missing + self.waiting
-        return f"{missing} trials are not in MLflow: {self._reason}" if missing else None
-
-    def _work(self) -> None:
-        try:
-            mirror: _Mirror | None = _Mirror(self._uri, self._study, self._artifacts, self._tags)
-        except Exception as error:  # a mirror that fails must not stop the search
-            mirror = None
-            self._note(error)
-        in_a_row = 0
-        while (trial := self._queue.get()) is not None:
-            try:
-                if mirror is None or in_a_row >= MAX_FAILURES:
-                    self._missing += 1
-                else:
-                    mirror.write(trial)
-                    in_a_row = 0
-            except Exception as error:
-                in_a_row += 1
-                self._missing += 1
-                self._note(error)
-            self._handled += 1
-        try:
-            if mirror is not None:
-                mirror.end()
-        except Exception as error:
-            self._note(error)
-
-    def _note(self, error: Exception) -> None:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        self._reason = hide_password(lines[0], self._uri)
-
-
-class _Mirror:
-    """One parent run in MLflow, found again by its tag."""
-
-    def __init__(self, uri: str, study: str, artifacts: Path | None, tags: dict[str, str]) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -133,6 +88,11 @@ class _Mirror:
         self._metric, self._param, self._tag, self._active = MlflowMetric, Param, RunTag, ViewType.ACTIVE_ONLY
         for name in ("mlflow", "mlflow.store.db.utils", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        self._all_up_to, self._best_kept = all_up_to, best_kept
+        self._rows: dict[int, _Row] = {}
+        self._best: list[tuple[float, int]] = []  # a heap of the best (value, -number) of all trials so far
+        self._skipped: set[int] = set()
+        self._unsure: set[int] = set()  # trials whose run may be there though its creation failed
         self._client = MlflowClient(tracking_uri=uri)
         known = self._client.get_experiment_by_name(study)
         self._experiment = (
@@ -140,50 +100,129 @@ class _Mirror:
             if known
             else self._client.create_experiment(study, artifact_location=artifacts.as_uri() if artifacts else None)
         )
-        runs = self._search()
-        parents = [run.info.run_id for run in runs if run.data.tags.get(STUDY_TAG) == study]
+        runs = self._search("")
+        parents = [run for run in runs if run.data.tags.get(STUDY_TAG) == study]
         if parents:
-            self._parent = parents[0]
+            self._parent = parents[0].info.run_id
             self._client.update_run(self._parent, status="RUNNING")
         else:
             tags = {STUDY_TAG: study, **tags}
             self._parent = self._client.create_run(self._experiment, tags=tags, run_name=study).info.run_id
-        children = [run for run in runs if run.data.tags.get(PARENT_TAG) == self._parent]
-        self._runs = {int(run.data.tags[TRIAL_TAG]): run for run in children if TRIAL_TAG in run.data.tags}
+        self._runs = self._children(runs)
 
-    def write(self, trial: TrialRecord) -> None:
-        """Record a trial as a child run; go on with one that was left half-written."""
-        run = self._runs.get(trial.number)
-        if run is not None and run.info.status in ("FINISHED", "FAILED"):
+    @property
+    def skipped(self) -> int:
+        """Finished trials that have no run of their own."""
+        return len(self._skipped)
+
+    def write(self, trials: list[Trial]) -> None:
+        """Record finished trials as child runs; those that have one cost no call."""
+        for trial in trials:
+            self._note(trial)
+            if trial.state in FINISHED:
+                self._write(trial)
+
+    def close(self) -> None:
+        """Attach the table of all trials to the parent run and end it."""
+        try:
+            if self._skipped:
+                self._client.set_tag(self._parent, SKIPPED_TAG, f"{len(self._skipped)}, see {TABLE}")
+            with tempfile.TemporaryDirectory(prefix="jaxdqn-") as directory:
+                self._client.log_artifact(self._parent, str(self._write_table(Path(directory))))
+        finally:
+            self._client.set_terminated(self._parent)
+
+    def _note(self, trial: Trial) -> None:
+        """Keep what the table and the choice of the best need."""
+        known = self._rows.get(trial.number)
+        self._rows[trial.number] = _Row(trial.state, trial.value, trial.params)
+        is_news = trial.state in FINISHED and (known is None or known.state not in FINISHED)
+        if is_news and trial.value is not None and math.isfinite(trial.value):
+            heapq.heappush(self._best, (trial.value, -trial.number))
+            if len(self._best) > self._best_kept:
+                heapq.heappop(self._best)
+
+    def _wanted(self, trial: Trial) -> bool:
+        """Return whether a trial gets a run. Of equals the earlier is the better: there may be many perfect ones."""
+        if len(self._runs) < self._all_up_to:
+            return True
+        return trial.value is not None and bool(self._best) and (trial.value, -trial.number) >= self._best[0]
+
+    def _write(self, trial: Trial) -> None:
+        run = self._runs.get(trial.number) or self._look(trial.number)
+        if run is None and not self._wanted(trial):
+            self._skipped.add(trial.number)
             return
-        now = int(time.time() * 1000)
+        if run is not None and run.ended:
+            return
+        ended = _milliseconds(trial.ended) or int(time.time() * 1000)
         if run is None:
+            self._unsure.add(trial.number)
             tags = {PARENT_TAG: self._parent, TRIAL_TAG: str(trial.number)}
-            run = self._client.create_run(self._experiment, now, tags=tags, run_name=f"trial-{trial.number:04d}")
-            self._runs[trial.number] = run
-        run_id = run.info.run_id
-        finite = {name: value for name, value in trial.metrics.items() if math.isfinite(value)}
-        rest = {name: value for name, value in trial.metrics.items() if name not in finite}
-        metrics = [self._metric(name, value, now, 0) for name, value in finite.items()]
-        metrics += [self._metric(p.name, p.value, now, p.step) for p in trial.curve if math.isfinite(p.value)]
-        params = [self._param(name, str(value)) for name, value in trial.params.items()]
-        notes = [self._tag("jaxdqn.state", trial.state), *(self._tag(name, str(value)) for name, value in rest.items())]
-        self._client.log_batch(run_id, metrics=metrics[:_BATCH], params=params, tags=notes)
-        for start in range(_BATCH, len(metrics), _BATCH):
-            self._client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
-        self._client.set_terminated(run_id, "FINISHED" if trial.state == "complete" else "FAILED")
-        self._runs[trial.number] = self._client.get_run(run_id)
+            started, name = _milliseconds(trial.started) or ended, f"trial-{trial.number:04d}"
+            created = self._client.create_run(self._experiment, started, tags=tags, run_name=name)
+            run = self._runs[trial.number] = _Run(created.info.run_id, False, frozenset())
+            self._unsure.discard(trial.number)
+        detail = trial.detail or _from_log(trial)
+        metrics = [*(Metric(name, value, 0) for name, value in detail.metrics.items()), *detail.curve]
+        notes = {STATE_TAG: trial.state}
+        notes |= {name: str(value) for name, value in detail.metrics.items() if not math.isfinite(value)}
+        self._client.log_batch(
+            run.run_id,
+            metrics=[self._metric(m.name, m.value, ended, m.step) for m in metrics if math.isfinite(m.value)],
+            params=[self._param(name, str(x)) for name, x in detail.params.items() if name not in run.params],
+            tags=[self._tag(name, note) for name, note in notes.items()],
+        )
+        self._client.set_terminated(run.run_id, "FAILED" if trial.state == "failed" else "FINISHED", ended)
+        self._runs[trial.number] = run._replace(ended=True)
+        self._skipped.discard(trial.number)
 
-    def end(self) -> None:
-        """End the parent run."""
-        self._client.set_terminated(self._parent)
+    def _look(self, number: int) -> _Run | None:
+        """Look for the run of a trial whose creation failed, perhaps only in its answer."""
+        if number in self._unsure:
+            self._runs |= self._children(self._search(f"tags.`{TRIAL_TAG}` = '{number}'"))
+            self._unsure.discard(number)
+        return self._runs.get(number)
 
-    def _search(self) -> list[Any]:
+    def _search(self, query: str) -> list[Any]:
         found: list[Any] = []
         token = None
         while True:
-            page = self._client.search_runs([self._experiment], "", self._active, page_token=token)
+            page = self._client.search_runs([self._experiment], query, self._active, page_token=token)
             found += page
             token = page.token
             if not token:
                 return found
+
+    def _children(self, runs: list[Any]) -> dict[int, _Run]:
+        """Return the runs of trials by number."""
+        return {
+            int(tags[TRIAL_TAG]): _Run(
+                run.info.run_id, run.info.status in ("FINISHED", "FAILED"), frozenset(run.data.params)
+            )
+            for run in runs
+            if (tags := run.data.tags).get(PARENT_TAG) == self._parent and TRIAL_TAG in tags
+        }
+
+    def _write_table(self, directory: Path) -> Path:
+        names = list(dict.fromkeys(name for row in self._rows.values() for name in row.params))
+        path = directory / TABLE
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["number", "state", "value", *names])
+            for number, row in sorted(self._rows.items()):
+                table.writerow([number, row.state, row.value, *(row.params.get(name) for name in names)])
+        return path
+
+
+def _from_log(trial: Trial) -> TrialDetail:
+    """Return what the log knows of a trial."""
+    metrics = {k: x for k, x in trial.attributes.items() if isinstance(x, int | float) and not isinstance(x, bool)}
+    if trial.value is not None:
+        metrics["mean_return"] = trial.value
+    curve = [Metric("validation_return", value, step) for step, value in trial.intermediate.items()]
+    return TrialDetail(trial.params, metrics, curve)
+
+
+def _milliseconds(when: datetime | None) -> int | None:
+    return None if when is None else int(when.timestamp() * 1000)

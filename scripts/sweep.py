@@ -7,6 +7,7 @@ import time
 STARTED = time.monotonic()
 
 import json  # noqa: E402
+import os  # noqa: E402
 import signal  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
@@ -50,7 +51,13 @@ def sweep(
         int | None,
         typer.Option(help="Greedy episodes an agent is scored on.  \\[default: the space's]", rich_help_panel=WHAT),
     ] = None,
-    sampler: Annotated[str, typer.Option(help="Who chooses: tpe or random.", rich_help_panel=WHAT)] = "tpe",
+    sampler: Annotated[
+        str,
+        typer.Option(
+            help="Who chooses: tpe (in batches), optuna-tpe, random, sobol, or grid (of a small space).",
+            rich_help_panel=WHAT,
+        ),
+    ] = "tpe",
     seed: Annotated[int, typer.Option(help="Seed of the study; the same one repeats it.", rich_help_panel=WHAT)] = 0,
     trials: Annotated[
         int | None,
@@ -72,7 +79,10 @@ def sweep(
     ] = None,
     storage: Annotated[
         str | None,
-        typer.Option(help="Optuna storage URL.  \\[default: SQLite in the output directory]", rich_help_panel=WHERE),
+        typer.Option(
+            help="Optuna storage URL that follows the log, or off.  \\[default: SQLite in the output directory]",
+            rich_help_panel=WHERE,
+        ),
     ] = None,
     tracking: Annotated[
         str | None,
@@ -105,6 +115,7 @@ def sweep(
 
 def _run(given: dict[str, Any], as_json: bool) -> int:
     stop = _stop_on_signals()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported: the cores belong to the training
 
     from jaxdqn import devices as hardware
 
@@ -113,15 +124,20 @@ def _run(given: dict[str, Any], as_json: bool) -> int:
     from rich.console import Console
 
     from jaxdqn.console import SweepConsole, show_result
-    from jaxdqn.run import Settings, open_plan, plan, run
+    from jaxdqn.journal import LogError
+    from jaxdqn.plan import Settings, plan
+    from jaxdqn.run import open_plan, run
 
     try:
         opened = open_plan(plan(Settings(**{field.name: given[field.name] for field in fields(Settings)})))
     except ValueError as error:
         _refuse(str(error))
     console = Console(stderr=as_json)
-    with SweepConsole(console, opened.plan) as shown:
-        result = run(opened, shown.show, stop, STARTED)
+    try:
+        with SweepConsole(console, opened.plan) as shown:
+            result = run(opened, shown.show, stop, STARTED)
+    except LogError as error:
+        _refuse(str(error), status=1)
     show_result(console, result, _resume_command(given, result.counts, result.stopped))
     if as_json:
         print(json.dumps(result.summary(), allow_nan=False))
@@ -175,11 +191,11 @@ def main() -> None:
         _refuse(": ".join([error.format_message(), *wrong]))
 
 
-def _refuse(reason: str) -> NoReturn:
+def _refuse(reason: str, status: int = 2) -> NoReturn:
     from jaxdqn.redact import hide_password
 
     print(f"error: {hide_password(' '.join(reason.split()))}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

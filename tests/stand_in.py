@@ -37,6 +37,8 @@ class StandIn:
         value = -(np.log10(np.maximum(self.learning_rate[row], 1e-9)) ** 2) + 0.01 * self.seed[row]
         returns = np.where(ended[..., None], value[..., None] + np.array([-1.0, 1.0]), np.nan)
         self.segments += 1
+        rungs = np.array(self.config.rungs, np.int64)
+        reached = self.step[row][..., None] >= rungs
         self._progress[row] = Progress(
             alive=self.alive[row].copy(),
             diverged=diverged,
@@ -45,7 +47,7 @@ class StandIn:
             updates=(self.step[row] // 4).astype(np.int32),
             return_sum=10 * (self.step[row] // 10).astype(np.float32),
             loss_sum=self.step[row].astype(np.float32) / 8,
-            validation=np.zeros((*self.layout.row_shape, 0), np.float32),
+            validation=np.where(reached, rungs + self.seed[row][..., None], np.nan).astype(np.float32),
             returns=returns.astype(np.float32),
         )
 

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 import optuna
 import pytest
 
-from jaxdqn import devices, run, study
-from jaxdqn.run import Settings
+from jaxdqn import devices, plan, run
+from jaxdqn.journal import Journal
+from jaxdqn.plan import Settings
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "sweep.py"
 
@@ -84,7 +85,7 @@ CASES = {
     ),
     "tracking to files": Case("--tracking file:///x", ["'file:///x'", "'off'", "sqlite", "http"]),
     "tracking to a bare path": Case("--tracking mlruns", ["'mlruns'", "'off'", "sqlite", "http"]),
-    "an unknown sampler": Case("--sampler nope", ["'nope'", "tpe or random"]),
+    "an unknown sampler": Case("--sampler nope", ["'nope'", "tpe, sobol, grid, optuna-tpe, random"]),
     "no seeds": Case("--seeds 0", ["--seeds 0", "int in [1, 10000]"]),
     "no lanes": Case("--lanes 0", ["--lanes 0", "int in [1, 1000000]"]),
     "devices that are not there": Case("--devices 99", ["--devices 99", "this machine has"]),
@@ -158,7 +159,7 @@ def command(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(devices, "prepare", lambda: None)  # JAX's backend has started
-    for name in ("Tracker", "Population"):
+    for name in ("Follower", "Population"):
         monkeypatch.setattr(run, name, lambda *_: pytest.fail("the sweep began"))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -220,19 +221,14 @@ def test_a_password_is_never_shown(command: Command, name: str) -> None:
 # Studies that are there
 
 
-def made_before(directory: Path, **settings: Any) -> str:
-    """Make a study with two trials as an earlier sweep would have; return its storage URL."""
-    planned = run.plan(Settings(output=directory / "runs" / "default-CartPole-v1", **settings))
-    opened = run._open_study(planned)
+def made_before(directory: Path, **settings: Any) -> Path:
+    """Make a study with two trials as an earlier sweep would have; return its log."""
+    planned = plan.plan(Settings(output=directory / "runs" / "default-CartPole-v1", storage="off", **settings))
+    opened = run.open_plan(planned)
     for value in (10.0, 20.0):
-        opened.tell(opened.ask().number, value, {"returns": [value]})
-    return planned.storage
-
-
-def held(url: str, name: str) -> list[Any]:
-    """All that a storage knows of a study."""
-    stored = optuna.load_study(study_name=name, storage=url)
-    return [stored.user_attrs, stored.get_trials()]
+        opened.study.tell(opened.study.ask(1)[0].number, value, {"returns": [value]})
+    opened.study.close()
+    return planned.log
 
 
 @pytest.mark.parametrize(
@@ -255,23 +251,57 @@ def test_a_study_of_another_search_is_refused_with_the_difference_and_left_alone
     command: Command, tmp_path: Path, arguments: str, words: list[str]
 ) -> None:
     typed = prepared(tmp_path, Case(arguments, words, "tau = 0.5"))
-    url = made_before(tmp_path, eval_episodes=10)
-    known, before = held(url, "default-CartPole-v1"), names(tmp_path)
-    outcome = command(typed)
-    assert held(url, "default-CartPole-v1") == known
+    log = made_before(tmp_path, eval_episodes=10)
+    known, before = log.read_bytes(), names(tmp_path)
+    outcome = command([*typed, "--storage", "off"])
+    assert log.read_bytes() == known
     assert names(tmp_path) == before
     assert_refused(outcome, ["'default-CartPole-v1'", *words, "choose another --study or --output"])
 
 
-def test_a_study_that_another_program_made_is_refused_and_left_alone(command: Command, tmp_path: Path) -> None:
-    url = study.sqlite_url(tmp_path / "theirs.db")
+def test_a_storage_that_holds_the_study_of_another_program_is_refused_and_left_alone(
+    command: Command, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'theirs.db'}"
     theirs = optuna.create_study(study_name="theirs", storage=url)
     theirs.tell(theirs.ask(), 1.0)
-    known = held(url, "theirs")
+    known = theirs.get_trials()
     outcome = command(["--storage", url, "--study", "theirs"])
-    assert held(url, "theirs") == known
-    assert names(tmp_path) == {"theirs.db"}
-    assert_refused(outcome, ["'theirs'", "was not made by jaxdqn", "choose another --study"])
+    assert optuna.load_study(study_name="theirs", storage=url).get_trials() == known
+    assert not (tmp_path / "runs").exists()
+    assert_refused(outcome, ["already holds study 'theirs'", "its log is not in", "choose another --study"])
+
+
+def test_a_log_that_is_none_is_refused_and_left_alone(command: Command, tmp_path: Path) -> None:
+    there = tmp_path / "runs" / "default-CartPole-v1" / "study.log"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"no log " * 1_000)
+    outcome = command(["--storage", "off"])
+    assert there.read_bytes() == b"no log " * 1_000
+    assert_refused(outcome, ["study.log", "is no log of jaxdqn"])
+
+
+def test_a_log_in_use_is_refused_with_its_process(command: Command, tmp_path: Path) -> None:
+    log = made_before(tmp_path)
+    holder = Journal(log)
+    assert_refused(command([]), ["study.log", f"in use by process {os.getpid()}"])
+    holder.close()
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ("default", ["learning_rate is continuous", "choices or a step"]),
+        ("huge.toml", ["60,000 cells", "hours on this machine", "at most 10,000"]),
+    ],
+)
+def test_a_grid_that_has_no_end_or_takes_too_long_is_refused(
+    command: Command, tmp_path: Path, space: str, words: list[str]
+) -> None:
+    domains = "target_period = { low = 1, high = 1000 }\ngradient_steps = { low = 1, high = 60 }"
+    (tmp_path / "huge.toml").write_text(f"env_steps = 1_000\n[hyperparameters]\n{domains}\n")
+    assert_refused(command(["--sampler", "grid", "--space", space]), words)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_database_that_is_none_is_refused_and_left_alone(command: Command, tmp_path: Path) -> None:

@@ -21,13 +21,43 @@ FLOORS = [
     "benchmark",
     "redact",
     "space",
-    "study",
+    "host_agent",
+    "placement",
+    "accounts",
+    "parzen",
+    "sampler",
+    "grid",
+    "journal",
+    "follower",
+    "storage",
     "tracking",
+    "study",
     "sweep",
+    "plan",
     "run",
     "console",
+    "objectives",
+    "quality",
+    "host_benchmark",
+    "host_load",
 ]
-KNOWN_BY = {"gymnax": {"environment"}, "mlflow": {"tracking"}, "flax": {"network"}, "optuna": {"space", "study"}}
+KNOWN_BY = {
+    "gymnax": {"environment"},
+    "mlflow": {"tracking"},
+    "flax": {"network"},
+    "optuna": {
+        "space",
+        "parzen",
+        "sampler",
+        "grid",
+        "journal",
+        "storage",
+        "study",
+        "objectives",
+        "quality",
+        "host_benchmark",
+    },
+}
 PACKAGE = Path(__file__).parent.parent / "jaxdqn"
 
 

@@ -198,7 +198,7 @@ def test_a_rung_beyond_the_budget_does_not_shorten_the_tick(tmp_path: Path) -> N
 def test_the_common_multiple_of_train_periods_is_given_where_it_is_small(
     tmp_path: Path, periods: str, multiple: int
 ) -> None:
-    assert space.train_periods(load(tmp_path, f"train_period = {periods}")) == multiple
+    assert space.common_period(load(tmp_path, f"train_period = {periods}")) == multiple
 
 
 @pytest.mark.parametrize(("buffers", "slots"), [("999", 1_000), ("{ choices = [300, 800] }", 800), ("50_000", 5_000)])

@@ -1,8 +1,11 @@
-"""Ask, tell and resume, against a real Optuna storage."""
+"""Ask, tell and resume, on a real log."""
 
+import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
-import optuna
+import numpy as np
 import pytest
 
 from jaxdqn import space
@@ -17,12 +20,13 @@ def searched() -> Space:
 
 
 def opened(directory: Path, searched: Space, sampler: str = "tpe", **identity: object) -> Study:
-    return open_study(f"sqlite:///{directory}/s.db", "s", searched, searched.identity() | identity, sampler, 0)
+    directory.mkdir(exist_ok=True)
+    return open_study(directory / "study.log", "s", searched, searched.identity() | identity, sampler, 0)
 
 
 def test_a_value_that_is_no_number_fails_the_trial(tmp_path: Path, searched: Space) -> None:
     study = opened(tmp_path, searched)
-    asked = study.ask()
+    asked = study.ask(1)[0]
     assert study.tell(asked.number, float("nan"), {"returns": [None]}) == "failed"
     assert study.counts() == {"complete": 0, "pruned": 0, "failed": 1, "running": 0}
     assert study.best() is None
@@ -31,7 +35,7 @@ def test_a_value_that_is_no_number_fails_the_trial(tmp_path: Path, searched: Spa
 @pytest.mark.parametrize("value", [float("inf"), float("-inf")])
 def test_an_infinite_value_is_refused_and_the_trial_stays_open(tmp_path: Path, searched: Space, value: float) -> None:
     study = opened(tmp_path, searched)
-    asked = study.ask()
+    asked = study.ask(1)[0]
     with pytest.raises(ValueError, match="inf"):
         study.tell(asked.number, value, {})
     assert [trial.number for trial in study.unfinished()] == [asked.number]
@@ -39,53 +43,53 @@ def test_an_infinite_value_is_refused_and_the_trial_stays_open(tmp_path: Path, s
 
 def test_telling_twice_changes_nothing(tmp_path: Path, searched: Space) -> None:
     study = opened(tmp_path, searched)
-    number = study.ask().number
+    number = study.ask(1)[0].number
     study.tell(number, 5.0, {})
     study.tell(number, 7.0, {})
-    assert study.finished()[0].value == 5.0
+    assert study.trial(number).value == 5.0
 
 
 def test_the_best_of_equals_is_the_earliest(tmp_path: Path, searched: Space) -> None:
     study = opened(tmp_path, searched)
     for value in (3.0, 9.0, 9.0, 1.0):
-        study.tell(study.ask().number, value, {})
+        study.tell(study.ask(1)[0].number, value, {})
     best = study.best()
     assert best is not None
     assert (best.number, best.value) == (1, 9.0)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "sobol", "optuna-tpe", "random"])
 def test_a_reopened_study_proposes_what_it_would_have_proposed(tmp_path: Path, searched: Space, sampler: str) -> None:
     params = []
     for name, reopen in (("a", False), ("b", True)):
-        (tmp_path / name).mkdir()
         study = opened(tmp_path / name, searched, sampler)
-        for value in range(14):
-            study.tell(study.ask().number, float(value), {})
-            study = opened(tmp_path / name, searched, sampler) if reopen else study
-        params.append(study.ask().params)
+        for value in range(10):
+            for asked in study.ask(2):
+                study.tell(asked.number, float(value), {})
+            if reopen:
+                study.close()
+                study = opened(tmp_path / name, searched, sampler)
+        params.append([asked.params for asked in study.ask(3)])
     assert params[0] == params[1]
 
 
 def test_another_identity_is_refused_with_the_difference(tmp_path: Path, searched: Space) -> None:
-    opened(tmp_path, searched, seed=0).ask()
+    opened(tmp_path, searched, seed=0).close()
     with pytest.raises(ValueError, match="seed: 0 there, 1 asked"):
         opened(tmp_path, searched, seed=1)
 
 
-def test_a_study_of_somebody_else_is_left_alone(tmp_path: Path, searched: Space) -> None:
-    theirs = optuna.create_study(storage=f"sqlite:///{tmp_path}/s.db", study_name="s")
-    theirs.add_trial(optuna.trial.create_trial(value=1.0))
-    with pytest.raises(ValueError, match="not made by jaxdqn"):
-        opened(tmp_path, searched)
-    assert theirs.user_attrs == {}
+def test_a_study_of_another_name_is_refused(tmp_path: Path, searched: Space) -> None:
+    opened(tmp_path, searched).close()
+    with pytest.raises(ValueError, match="holds study 's'"):
+        open_study(tmp_path / "study.log", "other", searched, searched.identity(), "tpe", 0)
 
 
-def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path, searched: Space) -> None:
-    (tmp_path / "s.db").write_bytes(b"not a database, but somebody's notes" * 50)
-    with pytest.raises(ValueError, match=r"s\.db can't be opened"):
+def test_a_file_that_is_no_log_is_refused_and_kept(tmp_path: Path, searched: Space) -> None:
+    (tmp_path / "study.log").write_bytes(b"not a log, but somebody's notes\n" * 50)
+    with pytest.raises(ValueError, match="is no log of jaxdqn"):
         opened(tmp_path, searched)
-    assert (tmp_path / "s.db").read_bytes().startswith(b"not a database")
+    assert (tmp_path / "study.log").read_bytes().startswith(b"not a log")
 
 
 def test_a_password_is_never_shown() -> None:
@@ -96,21 +100,67 @@ def test_a_password_is_never_shown() -> None:
 
 
 def test_a_trial_whose_asking_was_cut_off_fails_and_the_study_goes_on(tmp_path: Path, searched: Space) -> None:
-    opened(tmp_path, searched).ask()
-    theirs = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db")
-    cut_off = theirs.ask()
-    cut_off.suggest_float("learning_rate", 1e-4, 1e-2, log=True)
-    study = opened(tmp_path, searched)
-    assert [trial.number for trial in study.unfinished()] == [0]
-    assert study.counts() == {"complete": 0, "pruned": 0, "failed": 1, "running": 1}
-    assert study.ask().number == 2
+    study = opened(tmp_path, searched, "random")
+    study.ask(2)
+    study.close()
+    log = tmp_path / "study.log"
+    lines = log.read_bytes().splitlines(keepends=True)
+    asked_whole = max(i for i, line in enumerate(lines) if b'"op_code":4' in line)  # the second trial's beginning
+    log.write_bytes(b"".join(lines[: asked_whole + 3]))
+    again = opened(tmp_path, searched, "random")
+    assert [trial.number for trial in again.unfinished()] == [0]
+    assert again.counts() == {"complete": 0, "pruned": 0, "failed": 1, "running": 1}
+    assert again.ask(1)[0].number == 2
 
 
-def test_a_trial_that_somebody_enqueued_is_asked_for_next(tmp_path: Path, searched: Space) -> None:
-    opened(tmp_path, searched)
-    theirs = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s.db")
-    theirs.enqueue_trial({"learning_rate": 0.005})
+def test_nothing_is_on_the_disk_before_it_is_committed(tmp_path: Path, searched: Space) -> None:
     study = opened(tmp_path, searched)
-    assert study.unfinished() == []
-    asked = study.ask()
-    assert (asked.number, asked.params["learning_rate"]) == (0, 0.005)
+    before = (tmp_path / "study.log").read_bytes()
+    study.ask(3)
+    study.start(0, 0, 1, 7)
+    study.report(0, 2_000, 31.5)
+    study.tell(0, 40.0, {"returns": [40.0]})
+    assert (tmp_path / "study.log").read_bytes() == before
+    changed = study.commit()
+    assert [(trial.number, trial.state) for trial in changed] == [(0, "complete"), (1, "running"), (2, "running")]
+    assert changed[0].intermediate == {2_000: 31.5}
+    assert changed[0].attributes == {"returns": [40.0]}
+    assert study.commit() == []
+    assert len((tmp_path / "study.log").read_bytes()) > len(before)
+
+
+def test_the_log_carries_the_clock_of_the_visits(tmp_path: Path, searched: Space) -> None:
+    study = opened(tmp_path, searched)
+    for visit in (1, 2):
+        study.at(visit)
+        study.tell(study.ask(1)[0].number, 1.0, {})
+        study.commit()
+    clocks = [json.loads(line)["clock"] for line in (tmp_path / "study.log").read_text().splitlines()]
+    assert clocks == sorted(clocks)
+    assert set(clocks) == {0, 1, 2}
+
+
+def test_a_second_sweep_of_the_same_log_is_refused(tmp_path: Path, searched: Space) -> None:
+    first = opened(tmp_path, searched)
+    with pytest.raises(ValueError, match=f"in use by process {os.getpid()}"):
+        opened(tmp_path, searched)
+    first.close()
+    opened(tmp_path, searched).close()
+
+
+def test_the_search_starts_with_a_sobol_sequence_and_goes_on_with_a_fit(tmp_path: Path, searched: Space) -> None:
+    study = opened(tmp_path, searched, "tpe")
+    first = [asked.params for asked in study.ask(16)]
+    sobol = [asked.params for asked in opened(tmp_path / "sobol", searched, "sobol").ask(16)]
+    assert first == sobol
+    for number, params in enumerate(first):
+        study.tell(number, -abs(params["target_period"] - 100), {})
+    near = [abs(asked.params["target_period"] - 100) for asked in study.ask(16)]
+    assert np.median(near) < np.median([abs(params["target_period"] - 100) for params in first])
+
+
+def test_a_grid_asks_for_every_cell_once(tmp_path: Path) -> None:
+    small = space.load("default")
+    small = replace(small, searched={"gradient_steps": small.searched["gradient_steps"]})
+    study = opened(tmp_path, small, "grid")
+    assert sorted(asked.params["gradient_steps"] for asked in study.ask(3)) == [1, 2, 4]

@@ -7,10 +7,11 @@ import pytest
 
 from jaxdqn import space
 from jaxdqn.config import Config, Layout
+from jaxdqn.host_agent import Agent, Totals
 from jaxdqn.hyperparams import defaults
 from jaxdqn.space import Space
 from jaxdqn.study import Study, open_study
-from jaxdqn.sweep import Agent, Event, Limits, Totals, TrialEnded, Visited, sweep
+from jaxdqn.sweep import Event, Limits, TrialEnded, Visited, sweep
 from tests.stand_in import StandIn
 
 LAYOUT = Layout(rows=2, devices=2, block=3)
@@ -25,7 +26,7 @@ def searched(tmp_path: Path) -> Space:
 
 
 def opened(searched: Space, directory: Path, sampler: str = "random", seed: int = 0) -> Study:
-    return open_study(f"sqlite:///{directory}/study.db", "s", searched, searched.identity(), sampler, seed)
+    return open_study(directory / "study.log", "s", searched, searched.identity(), sampler, seed)
 
 
 def ended(events: list[Event]) -> list[TrialEnded]:
@@ -68,22 +69,25 @@ def test_a_sweep_that_was_cut_off_goes_on_with_the_trials_it_had_begun(searched:
         if isinstance(event, TrialEnded) and count > 20:
             break  # nobody told the trials in flight
     running = [trial.number for trial in first.unfinished()]
-    finished = {trial.number: trial.value for trial in first.finished()}
+    finished = {trial.number: trial.value for trial in first.trials() if trial.state == "complete"}
     assert running
     assert finished
+    first.close()
 
     second, trainer = opened(searched, tmp_path), StandIn(CONFIG, LAYOUT)
     list(sweep(trainer, second, searched, Limits(trials=20)))
-    assert trainer.placed[: len(running)] == [(number, 0) for number in running]
+    assert sorted(trainer.placed[: len(running)]) == [(number, 0) for number in running]
     assert second.counts()["complete"] == 20
     assert second.counts()["running"] == 0
-    told = {trial.number: trial.value for trial in second.finished()}
+    told = {trial.number: trial.value for trial in second.trials()}
     assert sorted(told) == list(range(20))
     assert {number: told[number] for number in finished} == finished
 
 
 def test_a_study_that_has_all_its_trials_needs_no_more(searched: Space, tmp_path: Path) -> None:
-    list(sweep(StandIn(CONFIG, LAYOUT), opened(searched, tmp_path), searched, Limits(trials=4)))
+    first = opened(searched, tmp_path)
+    list(sweep(StandIn(CONFIG, LAYOUT), first, searched, Limits(trials=4)))
+    first.close()
     trainer = StandIn(CONFIG, LAYOUT)
     assert not ended(list(sweep(trainer, opened(searched, tmp_path), searched, Limits(trials=4))))
     assert not trainer.placed
@@ -117,6 +121,47 @@ def test_a_stop_ends_the_sweep_at_the_next_visit(searched: Space, tmp_path: Path
         if isinstance(event, TrialEnded):
             stop.append(event)
     assert study.counts()["complete"] < 50
+
+
+def test_a_rung_is_reported_when_all_seeds_have_reached_it(searched: Space, tmp_path: Path) -> None:
+    config = Config(env_steps=20_000, tick=4, rungs=(5_000, 10_000))
+    study, trainer = opened(searched, tmp_path), StandIn(config, LAYOUT)
+    list(sweep(trainer, study, searched, Limits(trials=6), num_seeds=3))
+    assert [trial.intermediate for trial in study.trials()] == [{5_000: 5_001.0, 10_000: 10_001.0}] * 6
+
+
+def test_a_seed_that_ended_early_counts_with_its_last_validation() -> None:
+    ended = Agent(0, 0, defaults(), ended=True, validation=np.array([3.0, np.nan]))
+    lives = Agent(0, 1, defaults(), validation=np.array([5.0, np.nan]))
+    assert [ended.validated(rung) for rung in (0, 1)] == [3.0, 3.0]
+    assert [lives.validated(rung) for rung in (0, 1)] == [5.0, None]
+    assert Agent(0, 2, defaults(), ended=True, validation=np.array([np.nan])).validated(0) is None
+
+
+def test_all_that_an_event_says_is_on_the_disk(searched: Space, tmp_path: Path) -> None:
+    study, trainer = opened(searched, tmp_path), StandIn(CONFIG, LAYOUT)
+    log = tmp_path / "study.log"
+    for event in sweep(trainer, study, searched, Limits(trials=8)):
+        if isinstance(event, TrialEnded):
+            assert f'"values":[{event.mean_return}]' in log.read_text()
+        elif event.changed:
+            assert max(trial.number for trial in event.changed) < log.read_text().count('"op_code":4')
+    study.close()
+
+
+def test_agents_that_are_all_different_wait_in_a_small_reserve(tmp_path: Path) -> None:
+    file = tmp_path / "mixed.toml"
+    file.write_text("env_steps = 20_000\n[hyperparameters]\ntrain_period = { choices = [4, 8, 16] }\n")
+    mixed = space.load(str(file))
+    study, trainer = opened(mixed, tmp_path), StandIn(CONFIG, Layout(rows=4, devices=2, block=4))
+    events = list(sweep(trainer, study, mixed, Limits(trials=80)))
+    waiting = [
+        event.counts["running"] - event.lanes_busy
+        for event in events
+        if isinstance(event, Visited) and sum(event.counts.values()) < 80
+    ]
+    assert max(waiting) <= 3
+    assert study.counts()["complete"] == 80
 
 
 def test_a_learning_curve_ends_where_the_agent_ended(searched: Space, tmp_path: Path) -> None:

@@ -1,81 +1,252 @@
 """MLflow holds what the study holds."""
 
-import threading
+import csv
+import shutil
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jaxdqn import tracking
-from jaxdqn.tracking import Metric, Tracker, TrialRecord
+from jaxdqn.follower import Follower, Metric, Trial, TrialDetail
+from jaxdqn.tracking import MlflowSink
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own, at import
 
+BEGAN, ENDED = datetime(2026, 11, 22, 12, 0), datetime(2026, 11, 22, 12, 5)
 
-def record(number: int, state: str = "complete", points: int = 3) -> TrialRecord:
-    value = 10.0 * number if state == "complete" else float("nan")
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database, which takes MLflow seconds to create."""
+    path = tmp_path_factory.mktemp("schema") / "mlflow.db"
+    MlflowSink(f"sqlite:///{path}", "another study", path.parent / "artifacts", {})
+    return path
+
+
+@pytest.fixture
+def place(tmp_path: Path, schema: Path) -> Path:
+    shutil.copy(schema, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+def trial(number: int, state: str = "complete", value: float | None = None, points: int = 3) -> Trial:
+    value = None if state in ("failed", "running") else 10.0 * number if value is None else value
     curve = [Metric("loss", 1.0 / (i + 1), 100 * i) for i in range(points)]
     curve.append(Metric("training_return", float("nan"), 0))
-    params = {"learning_rate": 0.001 * (number + 1), "double_q": True}
-    return TrialRecord(number, state, params, {"mean_return": value, "std_return": 1.5}, curve)
+    searched = {"learning_rate": 0.001 * (number + 1)}
+    metrics = {"mean_return": float("nan") if value is None else value, "std_return": 1.5}
+    detail = None if state == "running" else TrialDetail({**searched, "double_q": True}, metrics, curve)
+    return Trial(number, state, value, searched, {}, {}, BEGAN, None if state == "running" else ENDED, detail)
 
 
-def mirrored(directory: Path, *trials: TrialRecord) -> str | None:
-    artifacts = directory / "artifacts"
-    tracker = Tracker(f"sqlite:///{directory}/mlflow.db", "a study", artifacts, {"jaxdqn.space": "default"})
-    for trial in trials:
-        tracker.record(trial)
-    return tracker.close()
+def sink(directory: Path, study: str = "a study", **limits: int) -> MlflowSink:
+    uri = f"sqlite:///{directory}/mlflow.db"
+    return MlflowSink(uri, study, directory / "artifacts", {"jaxdqn.space": "default"}, **limits)
 
 
-def test_each_trial_is_one_child_of_one_parent_however_often_it_is_sent(tmp_path: Path) -> None:
+def mirrored(directory: Path, *trials: Trial, study: str = "a study") -> str | None:
+    follower = Follower("MLflow", lambda: sink(directory, study), trials, delays_s=(0.01,))
+    return follower.close()
+
+
+def runs(directory: Path, study: str = "a study") -> tuple[Any, list[Any]]:
+    """Return the parent run and its children in the order of their numbers."""
     from mlflow import MlflowClient
 
-    assert mirrored(tmp_path, record(0), record(1, "failed"), record(2, points=1_500)) is None
-    assert mirrored(tmp_path, record(0), record(1, "failed"), record(2), record(3)) is None
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
-    experiment = client.get_experiment_by_name("a study")
-    runs = client.search_runs([experiment.experiment_id])
-    parents = [run for run in runs if tracking.STUDY_TAG in run.data.tags]
-    children = sorted((run for run in runs if tracking.TRIAL_TAG in run.data.tags), key=lambda run: run.info.run_name)
-    assert len(parents) == 1
-    assert parents[0].info.status == "FINISHED"
-    assert parents[0].data.tags["jaxdqn.space"] == "default"
-    assert [run.info.run_name for run in children] == [f"trial-{i:04d}" for i in range(4)]
-    assert {run.data.tags[tracking.PARENT_TAG] for run in children} == {parents[0].info.run_id}
-    assert [run.info.status for run in children] == ["FINISHED", "FAILED", "FINISHED", "FINISHED"]
+    client = MlflowClient(f"sqlite:///{directory}/mlflow.db")
+    found = client.search_runs([client.get_experiment_by_name(study).experiment_id])
+    (parent,) = [run for run in found if tracking.STUDY_TAG in run.data.tags]
+    children = [run for run in found if tracking.TRIAL_TAG in run.data.tags]
+    assert {run.data.tags[tracking.PARENT_TAG] for run in children} <= {parent.info.run_id}
+    assert len(found) == 1 + len(children)
+    return parent, sorted(children, key=lambda run: int(run.data.tags[tracking.TRIAL_TAG]))
+
+
+def numbers(children: list[Any]) -> list[int]:
+    return [int(run.data.tags[tracking.TRIAL_TAG]) for run in children]
+
+
+def history(directory: Path, run: Any, name: str) -> list[tuple[int, float]]:
+    from mlflow import MlflowClient
+
+    points = MlflowClient(f"sqlite:///{directory}/mlflow.db").get_metric_history(run.info.run_id, name)
+    return [(point.step, point.value) for point in points]
+
+
+def table(directory: Path, study: str = "a study") -> list[list[str]]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{directory}/mlflow.db")
+    parent, _ = runs(directory, study)
+    with open(client.download_artifacts(parent.info.run_id, tracking.TABLE), newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def watch(watched: MlflowSink) -> list[str]:
+    """Return a list that grows with every call of MLflow."""
+    calls: list[str] = []
+
+    class Watched:
+        def __init__(self, client: Any) -> None:
+            self.client = client
+
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            calls.append(name)
+            return getattr(self.client, name)
+
+    watched._client = Watched(watched._client)
+    return calls
+
+
+def test_each_trial_is_one_child_of_one_parent_however_often_it_is_sent(place: Path) -> None:
+    assert mirrored(place, trial(0), trial(1, "failed"), trial(2, points=1_500), trial(3, "running")) is None
+    assert mirrored(place, trial(0), trial(1, "failed"), trial(2), trial(3), trial(4, "pruned")) is None
+    parent, children = runs(place)
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["jaxdqn.space"] == "default"
+    assert [run.info.run_name for run in children] == [f"trial-{i:04d}" for i in range(5)]
+    assert [run.info.status for run in children] == ["FINISHED", "FAILED", "FINISHED", "FINISHED", "FINISHED"]
+    states = [run.data.tags[tracking.STATE_TAG] for run in children]
+    assert states == ["complete", "failed", "complete", "complete", "pruned"]
     assert children[3].data.params == {"learning_rate": "0.004", "double_q": "True"}
     assert children[3].data.metrics == {"mean_return": 30.0, "std_return": 1.5, "loss": 1 / 3}
     assert children[1].data.tags["mean_return"] == "nan"
     assert "mean_return" not in children[1].data.metrics
-    history = client.get_metric_history(children[0].info.run_id, "loss")
-    assert [(point.step, point.value) for point in history] == [(0, 1.0), (100, 0.5), (200, 1 / 3)]
-    assert len(client.get_metric_history(children[2].info.run_id, "loss")) == 1_500
+    assert (children[0].info.start_time, children[0].info.end_time) == (
+        BEGAN.timestamp() * 1000,
+        ENDED.timestamp() * 1000,
+    )
+    assert history(place, children[0], "loss") == [(0, 1.0), (100, 0.5), (200, 1 / 3)]
+    assert len(history(place, children[2], "loss")) == 1_500
 
 
-def test_a_tracker_that_cannot_be_reached_is_said_and_holds_nothing_up(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    tracker = Tracker(f"sqlite:///{tmp_path}/file/mlflow.db", "s", None, {})
-    tracker.record(record(0))
-    tracker.record(record(1))
-    failure = tracker.close()
-    assert failure is not None
-    assert failure.startswith("2 trials are not in MLflow: ")
+def test_a_trial_sent_again_from_the_log_has_what_the_log_knows(place: Path) -> None:
+    attributes = {"std_return": 0.5, "returns": [1.0, None], "stopped_early": True, "note": "x"}
+    known = Trial(0, "complete", 9.0, {"gamma": 0.9}, attributes, {1000: 4.0, 2000: 8.0}, BEGAN, ENDED)
+    assert mirrored(place, known, known._replace(number=1, state="failed", value=None, attributes={})) is None
+    _, (complete, failed) = runs(place)
+    assert complete.data.params == failed.data.params == {"gamma": "0.9"}
+    assert complete.data.metrics == {"mean_return": 9.0, "std_return": 0.5, "validation_return": 8.0}
+    assert failed.data.metrics == {"validation_return": 8.0}
+    assert history(place, complete, "validation_return") == [(1000, 4.0), (2000, 8.0)]
 
 
-def test_a_server_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forever = threading.Event()
-    monkeypatch.setattr(tracking, "_Mirror", lambda *_: forever.wait())
-    tracker = Tracker("http://localhost:9", "s", None, {})
-    tracker.record(record(0))
-    assert tracker.close(patience_s=0.3) == "1 trials are not in MLflow: it does not answer"
-    forever.set()
+def test_a_run_that_was_left_half_written_is_continued(place: Path) -> None:
+    left = sink(place)
+    left._client.set_terminated = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        left.write([trial(0)])
+    assert [run.info.status for run in runs(place)[1]] == ["RUNNING"]
+    again = trial(0)._replace(detail=None, params={"learning_rate": 0.5, "gamma": 0.9})  # what it has stays
+    assert mirrored(place, again) is None
+    _, (run,) = runs(place)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"learning_rate": "0.001", "double_q": "True", "gamma": "0.9"}
+    assert history(place, run, "mean_return") == [(0, 0.0)]
 
 
-def test_a_study_whose_name_has_quotes_is_mirrored(tmp_path: Path) -> None:
+def test_a_run_whose_creation_was_not_answered_is_found_again(place: Path) -> None:
+    to = sink(place)
+    create = to._client.create_run
+
+    def losing(*args: Any, **kwargs: Any) -> None:
+        create(*args, **kwargs)
+        raise ConnectionError
+
+    to._client.create_run = losing
+    with pytest.raises(ConnectionError):
+        to.write([trial(0)])
+    to._client.create_run = create
+    to.write([trial(0), trial(1)])
+    to.close()
+    assert [run.info.status for run in runs(place)[1]] == ["FINISHED"] * 2
+
+
+def test_trials_that_have_a_run_cost_no_call_when_they_are_sent_again(place: Path) -> None:
+    trials = [trial(number) for number in range(5)]
+    assert mirrored(place, *trials) is None
+    to = sink(place)
+    calls = watch(to)
+    to.write([*trials, trial(5, "running")])
+    assert calls == []
+    to.write([trial(5)])
+    assert calls == ["create_run", "log_batch", "set_terminated"]
+    to.close()
+    assert [row[0] for row in table(place)] == ["number", *map(str, range(6))]
+
+
+def test_of_very_many_trials_the_first_and_the_best_have_a_run(place: Path) -> None:
+    values = [5.0, 1.0, 2.0, 3.0, 9.0, 4.0, 9.0, 9.0, 5.0, 9.0]
+    trials = [trial(number, value=value) for number, value in enumerate(values)] + [trial(10, "failed")]
+    to = sink(place, all_up_to=3, best_kept=2)
+    for each in trials:
+        to.write([each])
+        to.write([each])
+    assert to.skipped == 5
+    to.close()
+    parent, children = runs(place)
+    assert numbers(children) == [0, 1, 2, 3, 4, 6]
+    assert parent.data.tags[tracking.SKIPPED_TAG] == "5, see trials.csv"
+    assert [row[0] for row in table(place)[1:]] == [str(number) for number in range(11)]
+
+
+def test_resuming_after_very_many_trials_adds_no_run_for_an_old_one(place: Path) -> None:
+    values = [5.0, 1.0, 2.0, 4.0, 9.0, 4.0, 9.0, 9.0]
+    trials = [trial(number, value=value) for number, value in enumerate(values)]
     for _ in range(2):
-        tracker = Tracker(f"sqlite:///{tmp_path}/mlflow.db", 'bob\'s "own"', tmp_path / "artifacts", {})
-        tracker.record(record(0))
-        assert tracker.close() is None
+        to = sink(place, all_up_to=3, best_kept=2)
+        calls = watch(to)
+        to.write(trials)
+        to.close()
+    assert set(calls) == {"set_tag", "log_artifact", "set_terminated"}
+    assert len(table(place)) == 1 + len(trials)
+
+
+def test_the_table_of_all_trials_is_an_artifact_of_the_parent_run(place: Path) -> None:
+    study = 'bob\'s "own",\nstudy'
+    awkward = {'a "quoted", name': 'x,"y"\nz', "learning_rate": 0.1}
+    to = sink(place, study)
+    to.write([trial(2)._replace(params=awkward), trial(3, "running")])
+    to.write([trial(0), trial(1, "failed")])
+    to.write([trial(3)])
+    to.close()
+    assert table(place, study) == [
+        ["number", "state", "value", 'a "quoted", name', "learning_rate"],
+        ["0", "complete", "0.0", "", "0.001"],
+        ["1", "failed", "", "", "0.002"],
+        ["2", "complete", "20.0", 'x,"y"\nz', "0.1"],
+        ["3", "complete", "30.0", "", "0.004"],
+    ]
+
+
+def test_the_parent_run_ends_even_if_the_table_cannot_be_attached(place: Path) -> None:
+    (place / "artifacts").touch()
+    said = mirrored(place, trial(0))
+    assert str(said).startswith("all trials are in MLflow, but it could not be closed: ")
+    parent, children = runs(place)
+    assert [run.info.status for run in (parent, *children)] == ["FINISHED"] * 2
+
+
+def test_a_database_that_cannot_be_reached_is_said_and_holds_nothing_up(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = mirrored(tmp_path / "file", trial(0), trial(1))
+    assert str(said).startswith("2 trials are not in MLflow: ")
+
+
+def test_a_study_whose_name_has_quotes_is_mirrored(place: Path) -> None:
+    for _ in range(2):
+        assert mirrored(place, trial(0), study='bob\'s "own"') is None
+    assert numbers(runs(place, 'bob\'s "own"')[1]) == [0]
+
+
+def test_a_trial_that_mlflow_refuses_does_not_keep_the_others_out(place: Path) -> None:
+    poison = trial(1)._replace(detail=TrialDetail({}, {"not a name!": 1.0}, []))
+    said = mirrored(place, trial(0), poison, trial(2))
+    assert str(said).startswith("1 trial is not in MLflow: ")
+    assert [run.info.status for run in runs(place)[1]] == ["FINISHED", "RUNNING", "FINISHED"]
 
 
 @pytest.mark.parametrize("uri", ["file:///tmp/x", "mlruns", "ftp://host"])

@@ -1,0 +1,60 @@
+"""What a sweep's visits cost the host, and how much of the lanes' work was of use."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass
+class Accounts:
+    """Sums over a sweep. Seconds are the host's, measured; the devices' work is computed from what they were given."""
+
+    trials: int = 0  # told
+    ask_s: float = 0.0  # choosing hyperparameters
+    tell_s: float = 0.0  # recording results
+    score_s: float = 0.0  # making trials' values of episodes' returns; playing those is part of the segments
+    visit_s: float = 0.0  # all of the host's work at visits: the above, placement, dispatch, the log's flush
+    follower_wait_s: float = 0.0  # waiting for a follower whose queue was full
+    updates: int = 0  # gradient steps
+    paid_updates: int = 0  # those the lanes went through, masked ones included
+    lane_s: float = 0.0  # lanes × seconds
+    busy_lane_s: float = 0.0  # of them, with an agent that lived
+    device_work: dict[int, float] = field(default_factory=dict)  # computed seconds of each device
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the seconds of a block of code to the field `<name>_s`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, f"{name}_s", getattr(self, f"{name}_s") + time.perf_counter() - start)
+
+    @property
+    def wasted_updates(self) -> float:
+        """Share of the updates a lane went through that were masked: due in a neighbour only."""
+        return 1 - self.updates / self.paid_updates if self.paid_updates else 0.0
+
+    @property
+    def idle_lanes(self) -> float:
+        """Share of the lanes' time without an agent that lives."""
+        return 1 - self.busy_lane_s / self.lane_s if self.lane_s else 0.0
+
+    @property
+    def device_imbalance(self) -> float:
+        """Share by which the devices' mean work is below that of the busiest."""
+        work = list(self.device_work.values())
+        return 1 - float(np.mean(work)) / max(work) if work and max(work) > 0 else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures as JSON values."""
+        host = {name: getattr(self, name) for name in ("ask_s", "tell_s", "score_s", "visit_s", "follower_wait_s")}
+        each = {f"{name.removesuffix('_s')}_ms_a_trial": 1e3 * s / max(self.trials, 1) for name, s in host.items()}
+        shares = {name: getattr(self, name) for name in ("wasted_updates", "idle_lanes", "device_imbalance")}
+        return {name: round(value, 4) for name, value in (host | each | shares).items()}

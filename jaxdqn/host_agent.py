@@ -1,0 +1,92 @@
+"""What the host knows of an agent: whose it is, how far it came, its learning curve and its scores."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxdqn.hyperparams import Hyperparams
+
+MAX_CURVE = 200  # points kept of a learning curve
+
+
+class CurvePoint(NamedTuple):
+    """An agent at one visit of the host."""
+
+    step: int  # environment steps lived
+    mean_return: float  # training return of the episodes that ended since the point before; nan: none did
+    loss: float  # mean over the updates since the point before; nan: none was made
+    epsilon: float
+
+
+class Totals(NamedTuple):
+    """What an agent has done since it was born, as the host read it at one visit."""
+
+    step: int = 0
+    episodes: int = 0
+    updates: int = 0
+    return_sum: float = 0.0
+    loss_sum: float = 0.0
+
+
+@dataclass(eq=False)
+class Agent:
+    """One agent of a trial."""
+
+    trial: int
+    seed_index: int
+    hyperparams: Hyperparams
+    history: list[Totals] = field(default_factory=lambda: [Totals()])  # thinned out as it grows; the last is now
+    passed_over: int = 0  # how often a later one was put into a lane before it
+    ended: bool = False
+    diverged: bool = False
+    returns: np.ndarray = field(default_factory=lambda: np.empty(0))  # of the score's episodes
+    validation: np.ndarray = field(default_factory=lambda: np.empty(0))  # mean return at each rung; nan: not reached
+
+    @property
+    def step(self) -> int:
+        """Environment steps lived."""
+        return self.history[-1].step
+
+    @property
+    def updates(self) -> int:
+        """Gradient steps made."""
+        return self.history[-1].updates
+
+    def note(self, now: Totals) -> None:
+        """Remember what the agent has done by now."""
+        if len(self.history) > MAX_CURVE:
+            self.history = self.history[::2]
+        self.history.append(now)
+
+    @property
+    def curve(self) -> list[CurvePoint]:
+        """The learning curve: what happened between one remembered visit and the next."""
+        return [self._point(a, b) for a, b in itertools.pairwise(self.history)]
+
+    def _point(self, before: Totals, now: Totals) -> CurvePoint:
+        episodes, updates = now.episodes - before.episodes, now.updates - before.updates
+        hp = self.hyperparams
+        share = min(now.step / hp.epsilon_decay_steps, 1.0)
+        return CurvePoint(
+            step=now.step,
+            mean_return=(now.return_sum - before.return_sum) / episodes if episodes else float("nan"),
+            loss=(now.loss_sum - before.loss_sum) / updates if updates else float("nan"),
+            epsilon=float(hp.epsilon_start + share * (hp.epsilon_end - hp.epsilon_start)),
+        )
+
+    @property
+    def mean_return(self) -> float:
+        """Mean return of the score; nan if the agent diverged."""
+        return float("nan") if self.diverged else float(np.mean(self.returns, dtype=np.float64))
+
+    def validated(self, rung: int) -> float | None:
+        """Mean validation return at a rung; None if it has not come so far; the last one if it ended before."""
+        reached = self.validation[: rung + 1]
+        reached = reached[~np.isnan(reached)]
+        if rung < len(self.validation) and not np.isnan(self.validation[rung]):
+            return float(self.validation[rung])
+        return float(reached[-1]) if self.ended and len(reached) else None

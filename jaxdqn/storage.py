@@ -1,0 +1,249 @@
+"""An Optuna storage that follows the log, for `optuna-dashboard` and whatever else reads studies.
+
+A storage numbers trials by insertion: they are written in number order, so that a trial keeps its number here too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optuna
+import sqlalchemy
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from jaxdqn.follower import FINISHED, Trial
+from jaxdqn.redact import hide_password
+
+STATES = {
+    "running": TrialState.RUNNING,
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+_NAMES = {state: name for name, state in STATES.items()} | {TrialState.WAITING: "waiting"}
+
+
+def open_storage(url: str) -> BaseStorage:
+    """Open a storage; SQLite gets a write-ahead log, which spares a disk flush at every commit.
+
+    Raises:
+        ValueError: it can't be opened.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        if not url.startswith("sqlite"):
+            return RDBStorage(url)
+        storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 30}})
+    except Exception as error:  # drivers raise what they like
+        raise ValueError(f"storage {hide_password(url)} can't be opened: {_reason(error, url)}") from None
+    storage.engine.dispose()
+
+    def prepare(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    sqlalchemy.event.listen(storage.engine, "connect", prepare)
+    return storage
+
+
+def check_study(storage: BaseStorage, study_name: str, log_is_new: bool, output: Path) -> None:
+    """Refuse a storage that already holds trials of a study whose log, in `output`, is new.
+
+    Raises:
+        ValueError: it does, or it can't be read.
+    """
+    if not log_is_new:
+        return
+    try:
+        study_id = _study_id(storage, study_name)
+        holds = study_id is not None and _trial_id(storage, study_id, 0) is not None
+    except Exception as error:  # drivers raise what they like
+        raise ValueError(f"storage {_label(storage)} can't be read: {_reason(error, _url(storage))}") from None
+    if holds:
+        raise ValueError(
+            f"storage {_label(storage)} already holds study {study_name!r}, but its log is not in {str(output)!r}: "
+            "choose another --study or the --output it was made with"
+        )
+
+
+class _Held(NamedTuple):
+    """A trial as the storage holds it."""
+
+    trial_id: int
+    state: str
+    value: float | None
+    params: dict[str, Any]
+    steps: frozenset[int]  # of its intermediate values
+
+
+class StorageSink:
+    """One study in an Optuna storage, which is read once and then known."""
+
+    ordered = True
+
+    def __init__(
+        self,
+        storage: BaseStorage,
+        study_name: str,
+        distributions: dict[str, BaseDistribution],
+        study_attributes: dict[str, str],
+        direction: str = "maximize",
+    ) -> None:
+        """Find or create the study. `study_attributes` tell it from other studies, so they never change.
+
+        Raises:
+            ValueError: the study there is another one.
+        """
+        self._storage, self._name, self._distributions = storage, study_name, distributions
+        self._study_id = self._find_or_create(StudyDirection[direction.upper()])
+        trials = storage.get_all_trials(self._study_id, deepcopy=False)
+        self._held = {trial.number: _held(trial) for trial in trials}
+        known = storage.get_study_user_attrs(self._study_id)
+        for key, attribute in study_attributes.items():
+            if key not in known and not self._held:
+                storage.set_study_user_attr(self._study_id, key, attribute)
+            elif known.get(key) != attribute:
+                there = f"study {study_name!r} in {_label(storage)}"
+                raise ValueError(f"{there} is not ours: its {key} differs; choose another --study or --storage")
+
+    def write(self, trials: list[Trial]) -> None:
+        """Insert trials, finish those that were running, leave those that are finished.
+
+        Raises:
+            ValueError: a trial is not ours, or a number before it is missing.
+        """
+        try:
+            for trial in trials:
+                self._write(trial)
+        except StorageInternalError as error:
+            raise RuntimeError(_reason(error, _url(self._storage))) from None
+
+    def close(self) -> None:
+        """Let go of the connections: the last one of SQLite empties its write-ahead log."""
+        self._storage.remove_session()
+        if isinstance(self._storage, RDBStorage):
+            self._storage.engine.dispose()
+
+    def _write(self, trial: Trial) -> None:
+        held = self._held.get(trial.number) or self._look(trial.number)
+        if held is None:
+            self._insert(trial)
+            return
+        self._compare(trial, held)
+        if held.state in FINISHED:
+            return
+        try:
+            self._go_on(trial, held)
+        except UpdateFinishedTrialError:  # by a call of ours whose answer was lost, or by somebody else
+            self._held[trial.number] = _held(self._storage.get_trial(held.trial_id))
+            self._compare(trial, self._held[trial.number])
+        else:
+            steps = held.steps | trial.intermediate.keys()
+            self._held[trial.number] = _Held(held.trial_id, trial.state, trial.value, trial.params, steps)
+
+    def _look(self, number: int) -> _Held | None:
+        """Return the trial that took a number since the storage was read: a lost answer, or somebody else's."""
+        if number > len(self._held):
+            there = f"{_label(self._storage)} holds {len(self._held)} trials of study {self._name!r}"
+            raise ValueError(f"{there}, so trial {number} would get another number")
+        trial_id = _trial_id(self._storage, self._study_id, number)
+        if trial_id is None:
+            return None
+        self._held[number] = _held(self._storage.get_trial(trial_id))
+        return self._held[number]
+
+    def _insert(self, trial: Trial) -> None:
+        """Insert a trial with all that is known of it, in one transaction."""
+        frozen = FrozenTrial(
+            number=trial.number,
+            trial_id=-1,  # the storage's business
+            state=STATES[trial.state],
+            value=trial.value,
+            datetime_start=trial.started,
+            datetime_complete=trial.ended,
+            params=trial.params,
+            distributions={name: self._distributions[name] for name in trial.params},
+            user_attrs=trial.attributes,
+            system_attrs={},
+            intermediate_values=trial.intermediate,
+        )
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=frozen)
+        if _trial_id(self._storage, self._study_id, trial.number) != trial_id:
+            raise self._foreign(trial.number, "it was inserted at the same time as ours")
+        steps = frozenset(trial.intermediate)
+        self._held[trial.number] = _Held(trial_id, trial.state, trial.value, trial.params, steps)
+
+    def _go_on(self, trial: Trial, held: _Held) -> None:
+        """Bring an unfinished trial up to date, its state last: cut off, it is unfinished still.
+
+        Optuna notes the present as its end.
+        """
+        for step in sorted(trial.intermediate.keys() - held.steps):
+            self._storage.set_trial_intermediate_value(held.trial_id, step, trial.intermediate[step])
+        if trial.state not in FINISHED:
+            return
+        for key, attribute in trial.attributes.items():
+            self._storage.set_trial_user_attr(held.trial_id, key, attribute)
+        values = None if trial.value is None else [trial.value]
+        if not self._storage.set_trial_state_values(held.trial_id, STATES[trial.state], values):
+            raise RuntimeError(f"trial {trial.number} of study {self._name!r} could not be finished")
+
+    def _compare(self, trial: Trial, held: _Held) -> None:
+        if held.params != trial.params:
+            raise self._foreign(trial.number, "its hyperparameters differ")
+        finished = held.state in FINISHED and trial.state in FINISHED
+        if finished and (held.state, held.value) != (trial.state, trial.value):
+            there, here = f"{held.state} with value {held.value}", f"{trial.state} with value {trial.value}"
+            raise self._foreign(trial.number, f"{there} there, {here} here")
+
+    def _foreign(self, number: int, why: str) -> ValueError:
+        there = f"study {self._name!r} in {_label(self._storage)}"
+        return ValueError(f"trial {number} of {there} is not ours ({why}): delete that study, and it is written anew")
+
+    def _find_or_create(self, direction: StudyDirection) -> int:
+        found = _study_id(self._storage, self._name)
+        if found is not None:
+            return found
+        try:
+            return self._storage.create_new_study([direction], self._name)
+        except DuplicatedStudyError:  # somebody was faster
+            return self._storage.get_study_id_from_name(self._name)
+
+
+def _held(trial: FrozenTrial) -> _Held:
+    steps = frozenset(trial.intermediate_values)
+    value = trial.values[0] if trial.values else None
+    return _Held(trial._trial_id, _NAMES[trial.state], value, trial.params, steps)
+
+
+def _study_id(storage: BaseStorage, name: str) -> int | None:
+    try:
+        return storage.get_study_id_from_name(name)
+    except KeyError:
+        return None
+
+
+def _trial_id(storage: BaseStorage, study_id: int, number: int) -> int | None:
+    try:
+        return storage.get_trial_id_from_study_id_trial_number(study_id, number)
+    except KeyError:
+        return None
+
+
+def _url(storage: BaseStorage) -> str:
+    return storage.url if isinstance(storage, RDBStorage) else type(storage).__name__
+
+
+def _label(storage: BaseStorage) -> str:
+    return hide_password(_url(storage))
+
+
+def _reason(error: Exception, url: str) -> str:
+    """Return the first line of an error without passwords; Optuna's own words for a database's errors say nothing."""
+    said = str(error.__cause__ or error if isinstance(error, StorageInternalError) else error).strip()
+    return hide_password((said.splitlines() or [type(error).__name__])[0], url)
