@@ -1,13 +1,23 @@
-"""Measure how fast populations train on this machine, everything counted; compile time is kept apart."""
+"""Measure this machine: `train`, how fast populations train, and `host`, how fast and how good the host is."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import platform
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+DATA = Path(__file__).parent / "data"
+STORED = DATA / "stock_quality.json"
 
 
 def train(
@@ -21,6 +31,8 @@ def train(
 ) -> None:
     """Train a uniform population and print environment steps and updates a second, and the share of peak.
 
+    Everything is counted; compile time is kept apart. This is what runs when no command is given.
+
     Example: python scripts/benchmark.py --lanes 64 --width 64 --batch-size 64
     """
     from jaxdqn import devices
@@ -31,13 +43,187 @@ def train(
 
     from jaxdqn.benchmark import Uniform, measure
 
-    layout = devices.choose_layout(lanes)
+    try:
+        layout = devices.choose_layout(lanes)
+    except ValueError as error:
+        _refuse(str(error))
     shape = Uniform((width, width), batch_size, train_period, gradient_steps)
-    print(f"measuring 5 spans of {seconds:g} s after compiling", file=sys.stderr)
+    _progress(f"measuring 5 spans of {seconds:g} s after compiling")
     row = measure(shape, layout, devices.platform(), seconds)
     row |= {"jax": jax.__version__, "python": platform.python_version(), "device": jax.devices()[0].device_kind}
     print(json.dumps(row) if as_json else "\n".join(f"{name:20} {value}" for name, value in row.items()))
 
 
+def host(
+    only: Annotated[
+        list[str] | None, typer.Option(help="This part; may be given several times.  \\[default: all]")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(help="Directory of host.json, with everything this run measured, and of figures.")
+    ] = Path("runs/benchmark"),
+    stock: Annotated[
+        bool, typer.Option("--stock", help="Run stock Optuna's side of the quality again and store it, first.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+) -> None:
+    """Measure the host: asking and proposals beside stock Optuna, and what host and differing agents cost a sweep.
+
+    Parts: ask, quality, mixed, recording, gpu (the last two take minutes). A bar that is missed is printed as such; the
+    exit status is 0 all the same.
+
+    Example: python scripts/benchmark.py host --only ask
+    """
+    for name in only or ():
+        if name not in PARTS:
+            _refuse(f"--only {name!r} is not allowed: parts are {', '.join(PARTS)}")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "host.json").touch()
+    except OSError as error:
+        _refuse(f"--output {str(output)!r} is no writable directory: {error.strerror}")
+
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: the cores belong to the training
+
+    from jaxdqn import devices
+
+    devices.prepare()  # before gymnax is imported: that starts JAX's backend
+
+    import numpy as np
+    import optuna
+    from rich.console import Console
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if stock:
+        _write_stock()
+    console = Console(stderr=as_json)
+    result: dict[str, Any] = {
+        "machine": {
+            "cores": devices.cores(),
+            "blas_threads": os.environ["OPENBLAS_NUM_THREADS"],
+            "system": platform.platform(),
+        },
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "optuna": optuna.__version__},
+    }
+    measured = [name for name in PARTS if not only or name in only]
+    for name in measured:
+        result[name], shown = PARTS[name](output)
+        (output / "host.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
+        console.print(shown, "")
+    missed = [name for name in measured if not result[name]["reached"]]
+    console.print(f"missed a bar: {', '.join(missed)}" if missed else "every bar is reached")
+    console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+
+
+def _ask(_: Path) -> tuple[dict[str, Any], RenderableType]:
+    from jaxdqn import space
+    from jaxdqn.host_benchmark import ask_table, ask_times
+
+    result = ask_times(space.load("article").searched, progress=_progress)
+    return result, ask_table(result)
+
+
+def _quality(output: Path) -> tuple[dict[str, Any], RenderableType]:
+    from jaxdqn.objectives import objectives
+    from jaxdqn.quality import compare, draw, quality_table
+
+    result = compare(objectives(DATA), json.loads(STORED.read_text("utf-8")), progress=_progress)
+    draw(result, output / "quality.png")
+    return result, quality_table(result)
+
+
+def _bars(
+    title: str, result: dict[str, Any], bars: dict[str, tuple[str, float]]
+) -> tuple[dict[str, Any], RenderableType]:
+    """Return figures with whether each keeps its bar, and a table of them; a bar is `<=` or `>=` a number."""
+    from rich.table import Table
+
+    table = Table("", "asked", "reached", "", title=title, title_justify="left", box=None, pad_edge=False)
+    kept = {}
+    for name, value in result.items():
+        asked = mark = ""
+        if name in bars:
+            sign, bound = bars[name]
+            kept[name] = value <= bound if sign == "<=" else value >= bound
+            asked, mark = f"{'≤' if sign == '<=' else '≥'} {bound:g}", "✓" if kept[name] else "✗ missed"
+        shown = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+        table.add_row(name, asked, shown, mark)
+    return result | {"reached": all(kept.values())}, table
+
+
+def _recording(_: Path) -> tuple[dict[str, Any], RenderableType]:
+    from jaxdqn.host_load import recording
+
+    _progress("recording: 3 pairs of whole sweeps with and without storage and MLflow, some minutes")
+    bars = {"ratio": ("<=", 1.05), "visit_share": ("<=", 0.03)}
+    return _bars("Recording: whole sweeps with storage and MLflow against both off", recording(), bars)
+
+
+def _gpu(_: Path) -> tuple[dict[str, Any], RenderableType]:
+    from jaxdqn.host_load import simulated_gpu
+
+    _progress("gpu: 10,000 trials at 25 a second, about 7 minutes")
+    bars = {"trials": (">=", 10_000), "lanes_busy": (">=", 0.95), "drain_s": ("<=", 60.0), "memory_gb": ("<=", 2.0)}
+    return _bars("A simulated GPU that ends 25 trials a second", simulated_gpu(), bars)
+
+
+def _mixed(_: Path) -> tuple[dict[str, Any], RenderableType]:
+    from jaxdqn.host_load import mixed
+
+    _progress("mixed: the article's space, then a uniform population of each of its shapes, about 2 minutes")
+    title = "Heterogeneity: the article's space, mixed, against uniform populations of its shapes"
+    return _bars(title, mixed(), {"ratio": ("<=", 1.4)})
+
+
+PARTS: dict[str, Callable[[Path], tuple[dict[str, Any], RenderableType]]] = {
+    "ask": _ask,
+    "quality": _quality,
+    "mixed": _mixed,
+    "recording": _recording,
+    "gpu": _gpu,
+}
+# A part measures, may leave figures in the output directory, and returns its figures, with `reached` among them, and
+# what to show of them.
+
+
+def _write_stock() -> None:
+    from jaxdqn.objectives import objectives
+    from jaxdqn.quality import write_stock
+
+    write_stock(STORED, objectives(DATA), _progress)
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Run a command, `train` if none is named; what the user got wrong is one line and exit status 2."""
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    app.command()(train)
+    app.command()(host)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without ✓ shows a question mark
+    words = sys.argv[1:]
+    if not words or (words[0].startswith("-") and words[0] != "--help"):
+        words = ["train", *words]
+    try:
+        sys.exit(typer.main.get_command(app)(words, standalone_mode=False))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        wrong = [repr(detail["input"]) for detail in getattr(error.__cause__, "errors", list)()]
+        _refuse(": ".join([error.format_message(), *wrong]))
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"error: {' '.join(reason.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
 if __name__ == "__main__":
-    typer.run(train)
+    main()
