@@ -16,10 +16,10 @@ class Accounts:
     """Sums over a sweep. Seconds are the host's, measured; the devices' work is computed from what they were given."""
 
     trials: int = 0  # told
-    ask_s: float = 0.0  # choosing hyperparameters
+    ask_s: float = 0.0  # choosing hyperparameters, of the first agents too
     tell_s: float = 0.0  # recording results
     score_s: float = 0.0  # making trials' values of episodes' returns; playing those is part of the segments
-    visit_s: float = 0.0  # all of the host's work at visits: the above, placement, dispatch, the log's flush
+    visit_s: float = 0.0  # all work at visits, once all rows are under way: the above, dispatch, the log's flush
     follower_wait_s: float = 0.0  # waiting for a follower whose queue was full
     updates: int = 0  # gradient steps
     paid_updates: int = 0  # those the lanes went through, masked ones included
@@ -55,6 +55,7 @@ class Accounts:
     def summary(self) -> dict[str, Any]:
         """Return the figures as JSON values."""
         host = {name: getattr(self, name) for name in ("ask_s", "tell_s", "score_s", "visit_s", "follower_wait_s")}
-        each = {f"{name.removesuffix('_s')}_ms_a_trial": 1e3 * s / max(self.trials, 1) for name, s in host.items()}
+        told = {"ms_a_trial": 1e3 / self.trials} if self.trials else {}
+        each = {f"{name[:-2]}_{unit}": factor * s for name, s in host.items() for unit, factor in told.items()}
         shares = {name: getattr(self, name) for name in ("wasted_updates", "idle_lanes", "device_imbalance")}
         return {name: round(value, 4) for name, value in (host | each | shares).items()}

@@ -106,7 +106,7 @@ class SweepConsole:
         self.console.print(text, highlight=False, soft_wrap=True)
 
 
-def show_result(console: Console, result: Result, resume: str) -> None:
+def show_result(console: Console, result: Result, resume: str | None) -> None:
     """Show how a sweep ended and what to type next."""
 
     def say(text: str = "") -> None:
@@ -133,11 +133,12 @@ def show_result(console: Console, result: Result, resume: str) -> None:
                 f"  {name}" if searched else f"[dim]  {name}[/]", _number(value), "" if searched else "[dim]fixed[/]"
             )
         console.print(table)
-    for failure in result.failures:
-        say(f"[yellow]{escape(failure)}[/]")
     say()
     if result.plan.tracking and not result.plan.tracking.startswith("http"):
         say(f"look at all trials:   mlflow ui --backend-store-uri {escape(shell_word(result.plan.tracking))}")
+    if resume is None:
+        say("every cell of the grid was trained")
+        return
     goes_on = "continue this study:" if result.stopped or result.counts["running"] else "search on:          "
     say(f"{goes_on} {escape(resume)}")
 

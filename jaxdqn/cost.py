@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxdqn.config import Config, bucket_of
+from jaxdqn.config import Config, Layout, bucket_of
 from jaxdqn.environment import make
-from jaxdqn.hyperparams import Hyperparams
+from jaxdqn.hyperparams import Hyperparams, stack
 
-SEGMENT_S = 0.3  # what a segment should take on each device
+SEGMENT_S = 0.6  # what a segment should take on each device
 _WIDE = 20_000  # multiply-accumulates of a forward pass from which a lane alone keeps a core busy
 _HORIZON = 512  # ticks that are looked at one by one; what follows is taken to go on like them
 
@@ -90,11 +90,11 @@ def largest_block(config: Config, mixed: bool, platform: str) -> int | None:
     return 1 if forward_macs(config) >= _WIDE else 2
 
 
-def agent_s(hyperparams: Hyperparams, config: Config, speed: Speed) -> float:
-    """Return roughly the seconds that an agent which lives as long as it may keeps one lane of a full block busy."""
-    steps = np.array([config.env_steps // 2]), np.array([True])
-    one = Hyperparams(*(np.array([x]) for x in hyperparams))
-    return float(np.mean(tick_costs(one, *steps, config, speed))) * config.env_steps / config.tick
+def agent_s(hyperparams: Hyperparams, config: Config, layout: Layout, speed: Speed) -> float:
+    """Return roughly the seconds that an agent takes which lives as long as it may, when all lanes are busy alike."""
+    step, alive = np.full(layout.block, config.env_steps // 2), np.ones(layout.block, bool)
+    costs = tick_costs(stack([hyperparams] * layout.block), step, alive, config, speed)
+    return float(np.mean(costs)) * config.env_steps / config.tick / (layout.devices * layout.block)
 
 
 def segment_ticks(

@@ -5,6 +5,8 @@ Whole asks are timed, with Optuna's own bookkeeping, on storage in memory that h
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import statistics
 import tempfile
 import time
@@ -68,9 +70,11 @@ def optuna_contender(sampler: Callable[[int], BaseSampler], space: Space, finish
 
 def study_contender(space: Space, finished: Sequence[FrozenTrial]) -> Contender:
     """Return a study of ours on its log, asked for whole batches; each is committed, with an fsync."""
-    log = Path(tempfile.mkdtemp()) / "study.log"
+    directory = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    log = Path(directory) / "study.log"
     journal = Journal(log)
-    optuna.create_study(storage=JournalStorage(journal), study_name="ask").add_trials(finished)
+    optuna.create_study(storage=JournalStorage(journal), study_name="ask", direction="maximize").add_trials(finished)
     journal.close()
     study = open_study(log, "ask", replace(load("article"), searched=space), {}, "tpe", 0)
     values = np.random.default_rng(1)

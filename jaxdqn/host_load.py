@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def recording(pairs: int = 3, trials: int = 128, lanes: int = 64) -> dict[str, A
                 off = ("--storage", OFF, "--tracking", OFF) if which == "off" else ()
                 options = ("--lanes", str(lanes), "--trials", str(trials), "--output", str(output), "--json")
                 done = subprocess.run(
-                    [sys.executable, SCRIPT, *options, *off], capture_output=True, text=True, check=True
+                    [sys.executable, SCRIPT, *options, *off], stdout=subprocess.PIPE, text=True, check=True
                 )
                 summary = json.loads(done.stdout)
                 walls[which].append(summary["wall_s"])
@@ -71,6 +72,7 @@ class SimulatedDevice:
         self._progress: list[Progress | None] = [None] * layout.rows
         self._seed, self._free = seed, 0.0  # when the device is done with all that is queued
         self.busy_lane_s = self.began = self.ended = 0.0
+        self.tail = False  # a lane has nobody left to train: what follows is not counted
 
     def compile(self) -> float:
         """Take no time."""
@@ -84,7 +86,9 @@ class SimulatedDevice:
         lives = self._mean_life_s * (0.5 + self._draw(self._trial[row], 0))
         self._left[row] = np.where(fresh, lives, self._left[row])
         living = self._left[row] > 0
-        self.busy_lane_s += float(np.minimum(self._left[row], self._segment_s)[living].sum())
+        self.tail |= self.began < self.ended and not living.all()
+        if not self.tail:
+            self.busy_lane_s += float(np.minimum(self._left[row], self._segment_s)[living].sum())
         self._left[row] = np.where(living, self._left[row] - self._segment_s, self._left[row])
         ended = living & (self._left[row] <= 0)
         self._free = max(self._free, time.perf_counter()) + self._segment_s / self.layout.rows
@@ -108,14 +112,14 @@ class SimulatedDevice:
     def read(self, row: int) -> Progress:
         """Wait for the end of a segment."""
         time.sleep(max(0.0, self._ready[row] - time.perf_counter()))
-        self.ended = time.perf_counter()
+        self.ended = self.ended if self.tail else time.perf_counter()
         progress = self._progress[row]
         assert progress is not None
         return progress
 
     @property
     def busy(self) -> float:
-        """Share of the lanes' time in which an agent lived."""
+        """Share of the lanes' time in which an agent lived, while there were enough of them."""
         return self.busy_lane_s / ((self.ended - self.began) * self.layout.lanes)
 
     def _draw(self, trial: np.ndarray, stream: int) -> np.ndarray:
@@ -131,20 +135,19 @@ def simulated_gpu(trials: int = 10_000, lanes: int = 256, trials_per_s: float = 
     made: list[SimulatedDevice] = []
 
     def make(config: Config, layout: Layout, seed: int) -> SimulatedDevice:
-        rows = 2
-        shape = Layout(rows, 1, lanes // rows)
-        made.append(SimulatedDevice(config, shape, seed, trials_per_s))
+        made.append(SimulatedDevice(config, layout, seed, trials_per_s))
         return made[0]
 
     said: list[str] = []
     with tempfile.TemporaryDirectory() as directory:
         opened = open_plan(plan(Settings(trials=trials, output=Path(directory) / "sweep")))
+        opened = replace(opened, layout=Layout(rows=2, devices=1, block=lanes // 2))
         result = run(opened, lambda event: said.append(event) if isinstance(event, str) else None, make_population=make)
         log_mb = (Path(directory) / "sweep" / "study.log").stat().st_size / 1e6
     summary = result.summary()
     return {
-        "trials": sum(result.counts.values()) - result.counts["running"],
-        "trials_per_s": round(trials / result.train_s, 2),
+        "trials": result.accounts.trials,
+        "trials_per_s": round(result.accounts.trials / result.train_s, 2),
         "asked_trials_per_s": trials_per_s,
         "lanes_busy": round(made[0].busy, 4),
         "drain_s": summary["drain_s"],
@@ -184,7 +187,7 @@ class _Recorded:
         return progress
 
 
-def mixed(trials: int = 96, seconds: float = 3.0) -> dict[str, Any]:
+def mixed(trials: int = 256, seconds: float = 3.0) -> dict[str, Any]:
     """Train the article's space, all agents different; compare with what uniform populations would have taken.
 
     Ends when a lane has nobody left to train. Scores are of few episodes: what is compared are steps and updates.

@@ -122,7 +122,10 @@ class Journal(BaseJournalBackend):
             try:
                 if self._file < 0:
                     raise OSError(errno.EBADF, "it is closed")
-                size = self.path.stat().st_size  # of the path: it may have been deleted
+                there = self.path.stat()  # of the path: it may have been deleted
+                if not os.path.samestat(there, os.fstat(self._file)):
+                    raise OSError(errno.EIO, "somebody else has replaced it")
+                size = there.st_size
                 if size < self._end:
                     raise OSError(errno.EIO, "somebody else has shortened it")
                 if size > self._end:  # somebody else has written to it
@@ -143,10 +146,11 @@ class Journal(BaseJournalBackend):
             self._end, self._lines = end, pending
             self._first, self._settled = self._first + self._settled, len(pending)
 
-    def close(self) -> None:
-        """Commit, and let others open the log, even if the commit fails."""
+    def close(self, commit: bool = True) -> None:
+        """Commit, unless told not to, and let others open the log, even if the commit fails."""
         try:
-            self.commit()
+            if commit:
+                self.commit()
         finally:
             self._release()
 

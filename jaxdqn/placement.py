@@ -41,7 +41,7 @@ def pass_cost(rhythms: frozenset[Rhythm], batch_sizes: tuple[int, ...]) -> float
     """
     cost = 0.0
     for bucket, size in enumerate(batch_sizes):
-        own = [(r.train_period, r.gradient_steps) for r in rhythms if r.bucket == bucket]
+        own = [(r.train_period, r.gradient_steps) for r in sorted(rhythms) if r.bucket == bucket]
         cycle = math.lcm(*(period for period, _ in own))
         if cycle > _LONGEST:
             cost += size * sum(steps / period for period, steps in own)
@@ -74,7 +74,7 @@ def assign(
         _, _, _, index, device = min(
             (
                 round(_added_waste(sets[device], len(lanes[device]) - len(free[device]), its, config), 9),
-                _cost(sets[device], config),
+                round(_cost(sets[device], config), 9),
                 -len(free[device]),
                 index,
                 device,

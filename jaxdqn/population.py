@@ -130,9 +130,11 @@ def _place(root: prng.Key, block: Block, placement: Placement, config: Config) -
     """Write fresh agents into the lanes the host names. The ring stays: their windows are empty."""
 
     def write(old: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
-        agents, record = _newborn(root, placement, config)
-        new = (agents, placement.hyperparams, placement.trial, placement.seed_index, record)
-        return _over(placement.fresh, new, old)
+        # Tied to what the loop changes: else XLA takes the agents out of it and makes them in every segment.
+        now, _ = jax.lax.optimization_barrier((placement, old[2]))
+        agents, record = _newborn(root, now, config)
+        new = (agents, now.hyperparams, now.trial, now.seed_index, record)
+        return _over(now.fresh, new, old)
 
     all_but_ring = (block.agents, block.hyperparams, block.trial, block.seed_index, block.record)
     agents, hyperparams, trial, seed_index, record = _if_any(placement.fresh, write, all_but_ring)

@@ -16,14 +16,12 @@ from jaxdqn import cost, devices, grid, space, study
 from jaxdqn.accounts import Accounts
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS
-from jaxdqn.follower import FINISHED, Follower, Metric, Trial, TrialDetail
-from jaxdqn.host_agent import Agent
 from jaxdqn.plan import Plan
 from jaxdqn.population import Population
+from jaxdqn.recording import Recording
 from jaxdqn.storage import StorageSink, check_study, open_storage
 from jaxdqn.study import Best, Study
-from jaxdqn.sweep import Event, Limits, Trainer, TrialEnded, Visited, satisfied, sweep
-from jaxdqn.tracking import ALL_UP_TO, BEST_KEPT, MlflowSink
+from jaxdqn.sweep import Event, Limits, Trainer, Visited, satisfied, sweep
 
 Show = Callable[[str | Event], None]
 
@@ -37,7 +35,7 @@ class Compiling(Trainer, Protocol):
 
 @dataclass(frozen=True)
 class Opened:
-    """A plan whose devices, log and storage are there: nothing can be refused any more."""
+    """A plan whose devices, log and storage are there."""
 
     plan: Plan
     config: Config
@@ -59,7 +57,7 @@ class Result:
     wall_s: float  # from the process's start
     start_s: float  # from there to the first segment
     compile_s: float
-    train_s: float  # from the first segment to the last trial told
+    train_s: float  # from the first segment to the last visit
     drain_s: float  # from there until all is written that follows the log
     compiles_after_start: int
     stopped: bool  # by a signal
@@ -113,6 +111,8 @@ def open_plan(plan: Plan) -> Opened:
     if settings.sampler == "grid":
         plan = _with_grid(plan, config, layout)
     identity = {**plan.space.identity(), "seeds": settings.seeds, "seed": settings.seed, "objective": "mean_return"}
+    if settings.sampler == "grid":
+        identity["sampler"] = "grid"  # its cells go by the trials' numbers: no other sampler may have taken some
     if settings.storage is None:
         _make_output(plan)
     storage = None if plan.storage is None else open_storage(plan.storage)
@@ -161,11 +161,15 @@ def run(
     limits = Limits(settings.trials, settings.time_budget, settings.target_return)
     compile_s, env_steps, compiles, accounts = 0.0, 0, _CompileCounter(), Accounts()
     start = time.monotonic()
-    followers = _Followers(opened, show)
+    followers = Recording(plan, opened.config, trials, opened.connect_storage, show)
     try:
         if satisfied(trials, limits):
             show("nothing to train: the study has all that was asked for")
         elif not stop.is_set():
+            if settings.sampler == "tpe" and settings.trials and settings.trials <= layout.lanes // settings.seeds:
+                show(
+                    f"{settings.trials} trials train all at once: all of them come from a Sobol sequence, none from TPE"
+                )
             show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")
             population = make_population(opened.config, layout, settings.seed)
             compile_s = population.compile()
@@ -179,14 +183,16 @@ def run(
                         env_steps = event.env_steps
                         accounts.follower_wait_s += followers.visited(event)
                     else:
-                        accounts.follower_wait_s += followers.ended(event, trials.trial(event.number), opened.config)
+                        accounts.follower_wait_s += followers.ended(event, trials.trial(event.number))
                     show(event)
     finally:
-        ended = time.monotonic()
+        ended, stopped = time.monotonic(), stop.is_set() and not satisfied(trials, limits)
         try:
             trials.close()
         finally:
             failures = followers.close()
+            for failure in failures:
+                show(failure)
     return Result(
         plan=plan,
         layout=layout,
@@ -200,7 +206,7 @@ def run(
         train_s=ended - start,
         drain_s=time.monotonic() - ended,
         compiles_after_start=compiles.count,
-        stopped=stop.is_set(),
+        stopped=stopped,
         failures=failures,
     )
 
@@ -209,111 +215,18 @@ def _with_grid(plan: Plan, config: Config, layout: Layout) -> Plan:
     """Return the plan with no more trials than its grid has cells."""
     settings = plan.settings
     middle = plan.space.hyperparams({name: space.middle(domain) for name, domain in plan.space.searched.items()})
-    seconds = cost.agent_s(middle, config, SPEEDS[devices.platform()]) * settings.seeds / layout.lanes
+    seconds = cost.agent_s(middle, config, layout, SPEEDS[devices.platform()]) * settings.seeds
     cells = grid.check_grid(plan.space.searched, seconds)
     trials = cells if settings.trials is None else min(settings.trials, cells)
     return dataclasses.replace(plan, settings=dataclasses.replace(settings, trials=trials))
 
 
 def _make_output(plan: Plan) -> None:
-    """Make the output directory, only when nothing else can be refused any more."""
+    """Make the output directory."""
     try:
         plan.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"output directory {str(plan.output)!r} can't be made: {error}") from error
-
-
-class _Followers:
-    """The Optuna storage and MLflow behind the log, and what the user is told of them."""
-
-    def __init__(self, opened: Opened, show: Show) -> None:
-        plan, self._show = opened.plan, show
-        self._storage: Follower | None = None
-        self._mlflow: Follower | None = None
-        history = opened.study.trials()
-        if opened.connect_storage and plan.storage:
-            self._storage = Follower("the storage", opened.connect_storage, history, secrets=plan.storage)
-        if plan.tracking:
-            uri, name, artifacts = plan.tracking, plan.study_name, plan.artifacts
-            tags = {"jaxdqn.space": plan.space.name, "jaxdqn.env": plan.space.env}
-            tags["jaxdqn.seed"] = str(plan.settings.seed)
-            finished = [_from_log(trial, plan) for trial in history if trial.state in FINISHED]
-            self._mlflow = Follower("MLflow", lambda: MlflowSink(uri, name, artifacts, tags), finished, secrets=uri)
-        self._all = [follower for follower in (self._storage, self._mlflow) if follower]
-        self._said: set[str] = set()
-
-    def visited(self, event: Visited) -> float:
-        """Hand the changed trials to the storage; return the seconds this waited."""
-        waited = sum(self._put(self._storage, trial) for trial in event.changed) if self._storage else 0.0
-        for follower in self._all:
-            if follower.failure:
-                self._say_once(f"{follower.name} can't be written, the search goes on: {follower.failure}")
-        if self._mlflow and sum(event.counts[state] for state in FINISHED) > ALL_UP_TO:
-            self._say_once(
-                f"MLflow: from trial {ALL_UP_TO:,} on, only the best {BEST_KEPT} so far get a run; its table has all"
-            )
-        return waited
-
-    def ended(self, event: TrialEnded, trial: Trial, config: Config) -> float:
-        """Hand a trial that was told to MLflow; return the seconds this waited."""
-        return self._put(self._mlflow, trial._replace(detail=_detail(event, config))) if self._mlflow else 0.0
-
-    def close(self) -> list[str]:
-        """Write what is queued; return what could not be written, a line each."""
-        failures = []
-        for follower in self._all:
-            if follower.waiting:
-                self._show(f"writing {follower.waiting} trials to {follower.name}")
-            failures.append(follower.close())
-        return [failure for failure in failures if failure]
-
-    def _put(self, follower: Follower, trial: Trial) -> float:
-        waited = follower.put(trial)
-        if waited:
-            self._say_once(f"the sweep waits for {follower.name}, whose queue is full")
-        return waited
-
-    def _say_once(self, message: str) -> None:
-        if message not in self._said:
-            self._said.add(message)
-            self._show(message)
-
-
-def _from_log(trial: Trial, plan: Plan) -> Trial:
-    """Return a trial of the log with all its hyperparameters, for MLflow."""
-    returns = trial.attributes.get("returns", [])
-    metrics = {f"return_seed_{i}": x for i, x in enumerate(returns) if x is not None}
-    known = {"mean_return": trial.value, "std_return": trial.attributes.get("std_return")}
-    metrics |= {name: value for name, value in known.items() if value is not None}
-    whole = set(trial.params) == set(plan.space.searched)
-    hyperparams = plan.space.hyperparams(trial.params)._asdict() if whole else trial.params
-    curve = [Metric("validation_return", value, step) for step, value in trial.intermediate.items()]
-    return trial._replace(detail=TrialDetail(hyperparams, metrics, curve))
-
-
-def _detail(event: TrialEnded, config: Config) -> TrialDetail:
-    """Return what MLflow is told of a trial that was trained here."""
-    metrics = {"mean_return": event.mean_return, "std_return": event.std_return}
-    curve: list[Metric] = []
-    for agent in event.agents:
-        seed = "" if len(event.agents) == 1 else f"_seed_{agent.seed_index}"
-        metrics[f"return_seed_{agent.seed_index}"] = agent.mean_return
-        curve += _curve(agent, seed, config)
-    return TrialDetail(event.hyperparams._asdict(), metrics, curve)
-
-
-def _curve(agent: Agent, seed: str, config: Config) -> list[Metric]:
-    points = [
-        Metric(f"{name}{seed}", value, point.step)
-        for point in agent.curve
-        for name, value in (
-            ("training_return", point.mean_return),
-            ("loss", point.loss),
-            ("epsilon", point.epsilon),
-        )
-    ]
-    rungs = zip(config.rungs, agent.validation, strict=False)
-    return points + [Metric(f"validation_return{seed}", float(value), rung) for rung, value in rungs]
 
 
 class _CompileCounter:

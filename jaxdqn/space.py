@@ -180,6 +180,9 @@ def _parse(name: str, content: dict[str, Any]) -> Space:
         else:
             fixed[key] = check_value(key, domain)
     settings = {key: _check_setting(key, value) for key, value in content.items() if key != "rungs"}
+    searched = {
+        field: searched[field] for field in Hyperparams._fields if field in searched
+    }  # the file's does not count
     space = Space(name, **settings, searched=searched, fixed=fixed)
     if space.episodes is None and space.env_steps is None:
         raise ValueError("no budget: give episodes or env_steps, or both")

@@ -78,7 +78,7 @@ class _Held(NamedTuple):
     state: str
     value: float | None
     params: dict[str, Any]
-    steps: frozenset[int]  # of its intermediate values
+    intermediate: dict[int, float]
 
 
 class StorageSink:
@@ -143,8 +143,8 @@ class StorageSink:
             self._held[trial.number] = _held(self._storage.get_trial(held.trial_id))
             self._compare(trial, self._held[trial.number])
         else:
-            steps = held.steps | trial.intermediate.keys()
-            self._held[trial.number] = _Held(held.trial_id, trial.state, trial.value, trial.params, steps)
+            known = held.intermediate | trial.intermediate
+            self._held[trial.number] = _Held(held.trial_id, trial.state, trial.value, trial.params, known)
 
     def _look(self, number: int) -> _Held | None:
         """Return the trial that took a number since the storage was read: a lost answer, or somebody else's."""
@@ -175,16 +175,16 @@ class StorageSink:
         trial_id = self._storage.create_new_trial(self._study_id, template_trial=frozen)
         if _trial_id(self._storage, self._study_id, trial.number) != trial_id:
             raise self._foreign(trial.number, "it was inserted at the same time as ours")
-        steps = frozenset(trial.intermediate)
-        self._held[trial.number] = _Held(trial_id, trial.state, trial.value, trial.params, steps)
+        self._held[trial.number] = _Held(trial_id, trial.state, trial.value, trial.params, trial.intermediate)
 
     def _go_on(self, trial: Trial, held: _Held) -> None:
         """Bring an unfinished trial up to date, its state last: cut off, it is unfinished still.
 
         Optuna notes the present as its end.
         """
-        for step in sorted(trial.intermediate.keys() - held.steps):
-            self._storage.set_trial_intermediate_value(held.trial_id, step, trial.intermediate[step])
+        for step, value in sorted(trial.intermediate.items()):
+            if held.intermediate.get(step) != value:
+                self._storage.set_trial_intermediate_value(held.trial_id, step, value)
         if trial.state not in FINISHED:
             return
         for key, attribute in trial.attributes.items():
@@ -216,9 +216,8 @@ class StorageSink:
 
 
 def _held(trial: FrozenTrial) -> _Held:
-    steps = frozenset(trial.intermediate_values)
     value = trial.values[0] if trial.values else None
-    return _Held(trial._trial_id, _NAMES[trial.state], value, trial.params, steps)
+    return _Held(trial._trial_id, _NAMES[trial.state], value, trial.params, trial.intermediate_values)
 
 
 def _study_id(storage: BaseStorage, name: str) -> int | None:

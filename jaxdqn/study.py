@@ -1,4 +1,4 @@
-"""A study on its log: ask for a batch of trials, report, tell, commit. The only file that knows Optuna's studies.
+"""A study on its log: ask for a batch of trials, report, tell, commit.
 
 A trial keeps its number everywhere: here, on the screen, in the log and in what follows it. Trials that were being
 trained when a sweep ended stay RUNNING in the log, and the next sweep of the study trains them first.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import uuid
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,8 +26,8 @@ from jaxdqn.journal import Journal
 from jaxdqn.sampler import BatchTPESampler
 from jaxdqn.space import Space
 
-IDENTITY = "jaxdqn_identity"
-_SESSIONS, _START = "jaxdqn_sessions", "jaxdqn_start_seed_"
+IDENTITY, LOG_ID = "jaxdqn_identity", "jaxdqn_log"
+_START = "jaxdqn_start_seed_"
 _SHOWN = 6  # differences named when a study is refused
 _ALWAYS = 2**31  # more start-up trials than a study can have
 
@@ -87,14 +88,13 @@ class Study:
         self._counts = dict.fromkeys((*FINISHED, "running"), 0)
         self._best: Best | None = None
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if set(trial.params) != set(space.searched):  # its commit was cut off in the middle
+            if set(trial.params) != set(space.searched):  # the commit of a stock sampler's many records was cut off
                 self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         for trial in study.get_trials(deepcopy=False):
             self._ids.append(trial._trial_id)
             self._trials.append(_as_trial(trial))
             self._count(self._trials[-1])
-        sessions = self._storage.get_study_system_attrs(study._study_id).get(_SESSIONS, 0)
-        self._storage.set_study_system_attr(study._study_id, _SESSIONS, sessions + 1)
+        self.log_id: str = study.user_attrs[LOG_ID]  # tells this log from others of the same name
 
     @property
     def repaired(self) -> int:
@@ -194,8 +194,7 @@ class Study:
 
     def _ask_stock(self, number: int) -> int:
         assert self._stock is not None
-        entropy = np.random.SeedSequence([self._seed, number]).generate_state(1)[0]
-        self._study.sampler = self._stock(int(entropy))
+        self._study.sampler = self._stock(int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0]))
         return self._study.ask(fixed_distributions=self._space.searched)._trial_id
 
     def _update(self, number: int) -> None:
@@ -215,6 +214,7 @@ def open_study(log: Path, name: str, space: Space, identity: dict[str, Any], sam
 
     Raises:
         ValueError: the log is none of ours, damaged or in use, or its study has another identity, which is named.
+        LogError: the log can't be written.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -231,6 +231,7 @@ def open_study(log: Path, name: str, space: Space, identity: dict[str, Any], sam
         known = study.user_attrs.get(IDENTITY)
         if known is None:
             study.set_user_attr(IDENTITY, json.dumps(identity))
+            study.set_user_attr(LOG_ID, uuid.uuid4().hex)
         else:
             differences = _differences(json.loads(known), json.loads(json.dumps(identity)))
             if differences:
@@ -240,7 +241,7 @@ def open_study(log: Path, name: str, space: Space, identity: dict[str, Any], sam
         opened = Study(journal, study, space, sampler, seed)
         opened.commit()
     except BaseException:
-        journal.close()
+        journal.close(commit=False)
         raise
     return opened
 

@@ -186,8 +186,7 @@ class _Scheduler:
             self._enqueue(asked)
         self._ask(self.trainer.layout.lanes)
         for row in range(self.trainer.layout.rows):
-            with self.accounts.timed("visit"):
-                self._dispatch(row)
+            self._dispatch(row)
         while not over():
             for row in range(self.trainer.layout.rows):
                 yield from self._visit(row, over)
@@ -236,10 +235,11 @@ class _Scheduler:
         asked, agents = self.open[trial]
         rungs = self.trainer.config.rungs
         for rung in range(self.reported[trial], len(rungs)):
-            values = [agent.validated(rung) for agent in agents]
-            if any(value is None for value in values) or _nobody_reached(agents, rung):
+            values = [value for agent in agents if (value := agent.validated(rung)) is not None]
+            waits = any(not agent.ended and agent.validated(rung) is None for agent in agents)
+            if waits or not values or _nobody_reached(agents, rung):
                 break
-            self.study.report(trial, rungs[rung], float(np.mean([value for value in values if value is not None])))
+            self.study.report(trial, rungs[rung], float(np.mean(values)))
             self.reported[trial] = rung + 1
         return [self._tell(asked, agents)] if all(agent.ended for agent in agents) else []
 
@@ -322,8 +322,9 @@ class _Scheduler:
             made = int(ticks.max(initial=0))
             steps = first[device] + config.tick * np.arange(1, made + 1)[:, None]
             hyperparams = Hyperparams(*(x.reshape(layout.row_shape)[device] for x in self.hyperparams[row]))
-            passes = cost.passes(hyperparams, steps, config, last[device]).sum(axis=0)
-            accounts.paid_updates += int(passes.sum()) * layout.block
+            each = cost.passes(hyperparams, steps, config, last[device])
+            passes, living = each.sum(axis=0), (steps <= last[device]).sum(axis=1)
+            accounts.paid_updates += int(each.sum(axis=1) @ living)
             work = made * config.tick * cost.step_cost(layout.block, config, self.speed) + float(passes @ update_s)
             accounts.device_work[device] = accounts.device_work.get(device, 0.0) + work
             accounts.lane_s += layout.block * seconds

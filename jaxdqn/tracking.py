@@ -25,7 +25,7 @@ ALL_UP_TO, BEST_KEPT = 1_000, 100  # trials with a run each; further ones have o
 TABLE = "trials.csv"  # all trials of a study, an artifact of its run
 
 STUDY_TAG, TRIAL_TAG, PARENT_TAG = "jaxdqn.study", "jaxdqn.trial", "mlflow.parentRunId"
-STATE_TAG, SKIPPED_TAG = "jaxdqn.state", "jaxdqn.trials_without_a_run"
+LOG_TAG, STATE_TAG, SKIPPED_TAG = "jaxdqn.log", "jaxdqn.state", "jaxdqn.trials_without_a_run"
 
 
 def check_uri(uri: str) -> None:
@@ -63,6 +63,7 @@ class MlflowSink:
         study: str,
         artifacts: Path | None,
         tags: dict[str, str],
+        log_id: str = "",
         all_up_to: int = ALL_UP_TO,
         best_kept: int = BEST_KEPT,
     ) -> None:
@@ -73,6 +74,7 @@ class MlflowSink:
             study: the name of the experiment and of the parent run.
             artifacts: where a new experiment keeps files; None leaves it to a server.
             tags: of a new parent run.
+            log_id: of the study's log: a run of another log with the same name is another study's.
             all_up_to: so many trials have a run each, whatever they are worth.
             best_kept: further ones have a run if they are among so many best so far.
         """
@@ -101,12 +103,13 @@ class MlflowSink:
             else self._client.create_experiment(study, artifact_location=artifacts.as_uri() if artifacts else None)
         )
         runs = self._search("")
-        parents = [run for run in runs if run.data.tags.get(STUDY_TAG) == study]
+        ours = {STUDY_TAG: study, LOG_TAG: log_id}
+        parents = [run for run in runs if ours.items() <= run.data.tags.items()]
         if parents:
             self._parent = parents[0].info.run_id
             self._client.update_run(self._parent, status="RUNNING")
         else:
-            tags = {STUDY_TAG: study, **tags}
+            tags = {**ours, **tags}
             self._parent = self._client.create_run(self._experiment, tags=tags, run_name=study).info.run_id
         self._runs = self._children(runs)
 

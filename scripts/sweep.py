@@ -13,9 +13,12 @@ import sys  # noqa: E402
 import threading  # noqa: E402
 from dataclasses import fields  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Annotated, Any, NoReturn  # noqa: E402
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn  # noqa: E402
 
 import typer  # noqa: E402
+
+if TYPE_CHECKING:
+    from jaxdqn.plan import Settings
 
 WHEN, WHAT, WHERE, HOW = "When to stop (the first reached)", "What is searched", "Where results go", "Machine"
 
@@ -66,7 +69,9 @@ def sweep(
             rich_help_panel=WHEN,
         ),
     ] = None,
-    time_budget: Annotated[float | None, typer.Option(help="Seconds.  \\[default: none]", rich_help_panel=WHEN)] = None,
+    time_budget: Annotated[
+        float | None, typer.Option(help="Seconds, compiling included.  \\[default: none]", rich_help_panel=WHEN)
+    ] = None,
     target_return: Annotated[
         float | None, typer.Option(help="Mean return a trial must reach.  \\[default: none]", rich_help_panel=WHEN)
     ] = None,
@@ -128,17 +133,17 @@ def _run(given: dict[str, Any], as_json: bool) -> int:
     from jaxdqn.plan import Settings, plan
     from jaxdqn.run import open_plan, run
 
-    try:
-        opened = open_plan(plan(Settings(**{field.name: given[field.name] for field in fields(Settings)})))
-    except ValueError as error:
-        _refuse(str(error))
     console = Console(stderr=as_json)
     try:
+        opened = open_plan(plan(Settings(**{field.name: given[field.name] for field in fields(Settings)})))
         with SweepConsole(console, opened.plan) as shown:
             result = run(opened, shown.show, stop, STARTED)
+    except ValueError as error:
+        _refuse(str(error))
     except LogError as error:
         _refuse(str(error), status=1)
-    show_result(console, result, _resume_command(given, result.counts, result.stopped))
+    best = result.best.value if result.best else None
+    show_result(console, result, _resume_command(result.plan.settings, result.counts, best, result.stopped))
     if as_json:
         print(json.dumps(result.summary(), allow_nan=False))
     return 130 if result.stopped else 0
@@ -153,21 +158,27 @@ def _stop_on_signals() -> threading.Event:
         stop.set()
         for number in signals:
             signal.signal(number, signal.SIG_DFL)
-        print("ending after this segment; once more to leave at once", file=sys.stderr)
+        os.write(2, b"ending after this segment; once more to leave at once\n")  # print may be in use right now
 
     for number in signals:
         signal.signal(number, handle)
     return stop
 
 
-def _resume_command(given: dict[str, Any], counts: dict[str, int], stopped: bool) -> str:
-    """Return the command as it was typed; where it has nothing left to do, with more trials and no target."""
+def _resume_command(settings: Settings, counts: dict[str, int], best: float | None, stopped: bool) -> str | None:
+    """Return the command as it was typed; where it has nothing left to do, with more trials and no target.
+
+    None: there is no more to do, every cell of a grid was trained.
+    """
     from jaxdqn.console import shell_word
 
     words = list(sys.orig_argv)
     finished = sum(counts.values()) - counts["running"]
-    all_done = given["trials"] is not None and finished >= given["trials"]
-    if not stopped and (all_done or given["target_return"] is not None):
+    all_done = settings.trials is not None and finished >= settings.trials
+    reached = settings.target_return is not None and best is not None and best >= settings.target_return
+    if all_done and settings.sampler == "grid":
+        return None
+    if not stopped and (all_done or reached):
         limits = ("--trials", "--target-return")
         words = [word for i, word in enumerate(words) if word not in limits and words[i - 1] not in limits]
         words = [word for word in words if not word.startswith(tuple(f"{limit}=" for limit in limits))]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import optuna
 import pytest
 
-from jaxdqn import devices, plan, run
+from jaxdqn import devices, plan, recording, run
 from jaxdqn.journal import Journal
 from jaxdqn.plan import Settings
 
@@ -159,8 +159,8 @@ def command(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(devices, "prepare", lambda: None)  # JAX's backend has started
-    for name in ("Follower", "Population"):
-        monkeypatch.setattr(run, name, lambda *_: pytest.fail("the sweep began"))
+    for module, name in ((recording, "Follower"), (run, "Population")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("the sweep began"))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def call(arguments: list[str]) -> Outcome:
@@ -380,23 +380,39 @@ def test_the_command_that_goes_on_hides_its_password(script: ModuleType, monkeyp
     typed = ["python", "sweep.py", "--storage", "postgresql://u:secretword@h/x", "--trials", "5"]
     monkeypatch.setattr(sys, "orig_argv", typed)
     counts = {"complete": 5, "pruned": 0, "failed": 0, "running": 0}
-    printed = script._resume_command({"trials": 5, "target_return": None}, counts, False)
+    printed = script._resume_command(Settings(trials=5), counts, None, False)
     assert "secretword" not in printed
     assert printed.endswith("--trials 10")
 
 
 @pytest.mark.parametrize(
-    ("typed", "given", "expected"),
+    ("typed", "settings", "expected"),
     [
-        (["--trials", "64"], {"trials": 64, "target_return": None}, "--trials 128"),
-        (["--trials=64", "--json"], {"trials": 64, "target_return": None}, "--json --trials 128"),
-        (["--target-return", "495"], {"trials": None, "target_return": 495.0}, "--trials 128"),
+        (["--trials", "64"], Settings(trials=64), "--trials 128"),
+        (["--trials=64", "--json"], Settings(trials=64), "--json --trials 128"),
+        (["--target-return", "495"], Settings(trials=None, target_return=495.0), "--trials 128"),
     ],
 )
 def test_a_study_that_has_all_it_was_asked_for_is_offered_more(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, typed: list[str], given: dict[str, Any], expected: str
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, typed: list[str], settings: Settings, expected: str
 ) -> None:
     monkeypatch.setattr(sys, "orig_argv", ["python", "sweep.py", *typed])
     counts = {"complete": 60, "pruned": 0, "failed": 4, "running": 0}
-    assert script._resume_command(given, counts, False) == f"python sweep.py {expected}"
-    assert script._resume_command(given, counts, True) == " ".join(["python", "sweep.py", *typed])
+    assert script._resume_command(settings, counts, 500.0, False) == f"python sweep.py {expected}"
+    assert script._resume_command(settings, counts, 500.0, True) == " ".join(["python", "sweep.py", *typed])
+
+
+def test_a_study_that_ran_out_of_time_is_offered_the_same_again(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = ["python", "sweep.py", "--target-return", "495", "--time-budget", "12"]
+    monkeypatch.setattr(sys, "orig_argv", typed)
+    settings = Settings(trials=None, target_return=495.0, time_budget=12.0)
+    for best, complete in ((None, 0), (480.0, 20)):
+        counts = {"complete": complete, "pruned": 0, "failed": 0, "running": 3}
+        assert script._resume_command(settings, counts, best, False) == " ".join(typed)
+
+
+def test_a_grid_that_was_trained_is_offered_nothing_more(script: ModuleType) -> None:
+    counts = {"complete": 12, "pruned": 0, "failed": 0, "running": 0}
+    assert script._resume_command(Settings(trials=12, sampler="grid"), counts, 1.0, False) is None

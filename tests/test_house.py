@@ -34,6 +34,7 @@ FLOORS = [
     "study",
     "sweep",
     "plan",
+    "recording",
     "run",
     "console",
     "objectives",

@@ -1,0 +1,125 @@
+"""What follows the log of a sweep: the Optuna storage and MLflow, and what the user is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from jaxdqn.config import Config
+from jaxdqn.follower import FINISHED, Follower, Metric, Trial, TrialDetail
+from jaxdqn.host_agent import Agent
+from jaxdqn.plan import Plan
+from jaxdqn.storage import StorageSink
+from jaxdqn.study import Study
+from jaxdqn.sweep import TrialEnded, Visited
+from jaxdqn.tracking import ALL_UP_TO, BEST_KEPT, MlflowSink
+
+
+class Recording:
+    """The Optuna storage and MLflow behind the log, and what the user is told of them."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        config: Config,
+        study: Study,
+        connect_storage: Callable[[], StorageSink] | None,
+        show: Callable[[str], None],
+    ) -> None:
+        """Start the followers, beginning with what they may have missed of earlier sweeps."""
+        self._config, self._show = config, show
+        self._storage: Follower | None = None
+        self._mlflow: Follower | None = None
+        history = study.trials()
+        if connect_storage and plan.storage:
+            self._storage = Follower("the storage", connect_storage, history, secrets=plan.storage)
+        if plan.tracking:
+            uri, name, artifacts, log_id = plan.tracking, plan.study_name, plan.artifacts, study.log_id
+            tags = {"jaxdqn.space": plan.space.name, "jaxdqn.env": plan.space.env}
+            tags["jaxdqn.seed"] = str(plan.settings.seed)
+            finished = [_from_log(trial, plan) for trial in history if trial.state in FINISHED]
+            self._mlflow = Follower(
+                "MLflow", lambda: MlflowSink(uri, name, artifacts, tags, log_id), finished, secrets=uri
+            )
+        self._all = [follower for follower in (self._storage, self._mlflow) if follower]
+        self._said: set[str] = set()
+
+    def visited(self, event: Visited) -> float:
+        """Hand the changed trials to the storage; return the seconds this waited."""
+        waited = sum(self._put(self._storage, trial) for trial in event.changed) if self._storage else 0.0
+        for follower in self._all:
+            if follower.failure:
+                self._say_once(f"{follower.name} can't be written, the search goes on: {follower.failure}")
+        if self._mlflow and sum(event.counts[state] for state in FINISHED) > ALL_UP_TO:
+            self._say_once(
+                f"MLflow: from trial {ALL_UP_TO:,} on, only the best {BEST_KEPT} so far get a run; its table has all"
+            )
+        return waited
+
+    def ended(self, event: TrialEnded, trial: Trial) -> float:
+        """Hand a trial that was told to MLflow; return the seconds this waited."""
+        return (
+            self._put(self._mlflow, trial._replace(detail=_detail(event, trial, self._config))) if self._mlflow else 0.0
+        )
+
+    def close(self) -> list[str]:
+        """Write what is queued; return what could not be written, a line each."""
+        failures = []
+        for follower in self._all:
+            if follower.waiting:
+                self._show(f"writing {follower.waiting} trials to {follower.name}")
+            failures.append(follower.close())
+        return [failure for failure in failures if failure]
+
+    def _put(self, follower: Follower, trial: Trial) -> float:
+        waited = follower.put(trial)
+        if waited:
+            self._say_once(f"the sweep waits for {follower.name}, whose queue is full")
+        return waited
+
+    def _say_once(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            self._show(message)
+
+
+def _from_log(trial: Trial, plan: Plan) -> Trial:
+    """Return a trial of the log with all its hyperparameters, for MLflow."""
+    returns = trial.attributes.get("returns", [])
+    metrics = {f"return_seed_{i}": x for i, x in enumerate(returns) if x is not None}
+    known = {"mean_return": trial.value, "std_return": trial.attributes.get("std_return")}
+    metrics |= {name: value for name, value in known.items() if value is not None}
+    whole = set(trial.params) == set(plan.space.searched)
+    hyperparams = plan.space.hyperparams(trial.params)._asdict() if whole else trial.params
+    return trial._replace(detail=TrialDetail(hyperparams, metrics, _validations(trial)))
+
+
+def _validations(trial: Trial) -> list[Metric]:
+    """Return the mean validation return of a trial's agents at each rung."""
+    return [Metric("validation_return", value, step) for step, value in trial.intermediate.items()]
+
+
+def _detail(event: TrialEnded, trial: Trial, config: Config) -> TrialDetail:
+    """Return what MLflow is told of a trial that was trained here."""
+    metrics = {"mean_return": event.mean_return, "std_return": event.std_return}
+    curve = _validations(trial)
+    for agent in event.agents:
+        seed = "" if len(event.agents) == 1 else f"_seed_{agent.seed_index}"
+        metrics[f"return_seed_{agent.seed_index}"] = agent.mean_return
+        curve += _curve(agent, seed, config)
+    return TrialDetail(event.hyperparams._asdict(), metrics, curve)
+
+
+def _curve(agent: Agent, seed: str, config: Config) -> list[Metric]:
+    points = [
+        Metric(f"{name}{seed}", value, point.step)
+        for point in agent.curve
+        for name, value in (
+            ("training_return", point.mean_return),
+            ("loss", point.loss),
+            ("epsilon", point.epsilon),
+        )
+    ]
+    if not seed:
+        return points  # the trial's validations are its own
+    rungs = zip(config.rungs, agent.validation, strict=False)
+    return points + [Metric(f"validation_return{seed}", float(value), rung) for rung, value in rungs]
