@@ -562,3 +562,15 @@ def test_what_optunas_own_writers_append_costs_none_of_ours(path: Path) -> None:
     log.close()
     assert numbers(log) == [0, 1]
     assert re.findall("note", path.with_name("study.log.torn").read_text()) == ["note", "note"]
+
+
+def test_a_log_that_somebody_replaces_is_not_written_on(path: Path) -> None:
+    written(path, 2)
+    log = Journal(path)
+    path.rename(path.with_suffix(".old"))
+    path.write_bytes(path.with_suffix(".old").read_bytes())
+    log.append_logs([record(2)])
+    with pytest.raises(LogError, match="somebody else has replaced it"):
+        log.commit()
+    log.close(commit=False)
+    assert reopened(path) == [0, 1]

@@ -703,3 +703,13 @@ def test_a_misspelt_hyperparameter_is_refused_with_the_nearest_name(
         return
     (nearest,) = difflib.get_close_matches(misspelt, Hyperparams._fields, 1, 0.5)
     assert_says(refusal(written(folder, f"{misspelt} = 1")), [repr(misspelt), f"did you mean {nearest}?"])
+
+
+def test_the_order_of_a_file_decides_nothing(tmp_path: Path) -> None:
+    lines = ["gamma = { low = 0.9, high = 0.99 }", "learning_rate = { low = 1e-4, high = 1e-2, log = true }"]
+    spaces = []
+    for i, order in enumerate((lines, lines[::-1])):
+        file = tmp_path / f"{i}.toml"
+        file.write_text("env_steps = 1_000\n[hyperparameters]\n" + "\n".join(order))
+        spaces.append(space.load(str(file)))
+    assert list(spaces[0].searched) == list(spaces[1].searched)

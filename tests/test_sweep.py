@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from jaxdqn import space
+from jaxdqn.accounts import Accounts
 from jaxdqn.config import Config, Layout
+from jaxdqn.cost import SPEEDS
 from jaxdqn.host_agent import Agent, Totals
 from jaxdqn.hyperparams import defaults
 from jaxdqn.space import Space
 from jaxdqn.study import Study, open_study
-from jaxdqn.sweep import Event, Limits, TrialEnded, Visited, sweep
+from jaxdqn.sweep import Event, Limits, TrialEnded, Visited, _Scheduler, sweep
 from tests.stand_in import StandIn
 
 LAYOUT = Layout(rows=2, devices=2, block=3)
@@ -136,6 +138,18 @@ def test_a_seed_that_ended_early_counts_with_its_last_validation() -> None:
     assert [ended.validated(rung) for rung in (0, 1)] == [3.0, 3.0]
     assert [lives.validated(rung) for rung in (0, 1)] == [5.0, None]
     assert Agent(0, 2, defaults(), ended=True, validation=np.array([np.nan])).validated(0) is None
+
+
+def test_a_seed_that_ended_before_the_first_rung_holds_no_report_up(searched: Space, tmp_path: Path) -> None:
+    config = Config(env_steps=20_000, tick=4, rungs=(5_000,))
+    study, trainer = opened(searched, tmp_path), StandIn(config, LAYOUT)
+    scheduler = _Scheduler(trainer, study, searched, Limits(), 2, SPEEDS["cpu"], Accounts())
+    scheduler._ask(2)
+    first, second = scheduler.queue[:2]
+    first.ended, first.diverged, first.validation = True, True, np.array([np.nan])
+    second.validation = np.array([7.0])
+    assert scheduler._judge(0) == []
+    assert study.trial(0).intermediate == {5_000: 7.0}
 
 
 def test_all_that_an_event_says_is_on_the_disk(searched: Space, tmp_path: Path) -> None:

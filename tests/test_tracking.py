@@ -253,3 +253,20 @@ def test_a_trial_that_mlflow_refuses_does_not_keep_the_others_out(place: Path) -
 def test_a_uri_that_mlflow_cannot_track_to_is_refused(uri: str) -> None:
     with pytest.raises(ValueError, match="sqlite"):
         tracking.check_uri(uri)
+
+
+def test_a_log_of_the_same_name_has_a_run_of_its_own(place: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{place}/mlflow.db"
+    for log_id in ("one", "two", "one"):
+        written = MlflowSink(uri, "a study", place / "artifacts", {}, log_id)
+        written.write([trial(0, value=1.0 if log_id == "one" else 2.0)])
+        written.close()
+    client = MlflowClient(uri)
+    found = client.search_runs([client.get_experiment_by_name("a study").experiment_id])
+    parents = {run.info.run_id: run.data.tags[tracking.LOG_TAG] for run in found if tracking.STUDY_TAG in run.data.tags}
+    children = [run for run in found if tracking.TRIAL_TAG in run.data.tags]
+    values = {parents[run.data.tags[tracking.PARENT_TAG]]: run.data.metrics["mean_return"] for run in children}
+    assert len(children) == len(parents) == 2
+    assert values == {"one": 1.0, "two": 2.0}
