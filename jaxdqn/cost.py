@@ -17,7 +17,7 @@ from jaxdqn.config import Config, Layout, bucket_of
 from jaxdqn.environment import make
 from jaxdqn.hyperparams import Hyperparams, stack
 
-SEGMENT_S = 0.6  # what a segment should take on each device
+SEGMENT_S = 1.0  # what a segment should take on each device
 _WIDE = 20_000  # multiply-accumulates of a forward pass from which a lane alone keeps a core busy
 _HORIZON = 512  # ticks that are looked at one by one; what follows is taken to go on like them
 

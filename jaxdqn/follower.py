@@ -6,7 +6,9 @@ MLflow, and no decision here influences a result.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +21,7 @@ from jaxdqn.redact import hide_password
 FINISHED = ("complete", "pruned", "failed")
 PATIENCE_S = 60.0  # without a sign of life: then a sink is given up
 DELAYS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before the next try; the last one again and again
+NICE = 10  # of the threads: they take the cores that the training leaves, above all at its end
 _CHANCES = 3
 _SLOW_S = 1.0  # a call of a sink that takes longer is given fewer trials: each call is one sign of life
 
@@ -179,6 +182,8 @@ class Follower:
         )
 
     def _work(self) -> None:
+        with contextlib.suppress(AttributeError, OSError):  # where the system has no priorities of threads
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         while (batch := self._next()) is not None:
             began = time.monotonic()
             try:

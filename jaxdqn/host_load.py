@@ -41,8 +41,10 @@ def recording(pairs: int = 3, trials: int = 128, lanes: int = 64) -> dict[str, A
                 off = ("--storage", OFF, "--tracking", OFF) if which == "off" else ()
                 options = ("--lanes", str(lanes), "--trials", str(trials), "--output", str(output), "--json")
                 done = subprocess.run(
-                    [sys.executable, SCRIPT, *options, *off], stdout=subprocess.PIPE, text=True, check=True
+                    [sys.executable, SCRIPT, *options, *off], capture_output=True, text=True, check=False
                 )
+                if done.returncode:
+                    raise RuntimeError(f"a sweep failed: {done.stderr.strip().splitlines()[-1:]}")
                 summary = json.loads(done.stdout)
                 walls[which].append(summary["wall_s"])
                 visits.append(summary["visit_s"] / summary["train_s"])
