@@ -9,6 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
+
+from jaxdqn import cost
+from jaxdqn.config import Config, Layout
+from jaxdqn.cost import Speed
+from jaxdqn.hyperparams import Hyperparams
 
 
 @dataclass
@@ -35,6 +41,43 @@ class Accounts:
             yield
         finally:
             setattr(self, f"{name}_s", getattr(self, f"{name}_s") + time.perf_counter() - start)
+
+    def add_segment(
+        self,
+        hyperparams: Hyperparams,
+        first: Int[np.ndarray, "devices block"],
+        last: Int[np.ndarray, "devices block"],
+        updates: int,
+        seconds: float,
+        config: Config,
+        layout: Layout,
+        speed: Speed,
+    ) -> None:
+        """Add a row's segment: passes made and of use, lanes that lived, work of the devices.
+
+        Args:
+            hyperparams: of the lanes, arrays of shape (devices, block).
+            first: the steps of the lanes' agents before it; 0 where nobody was.
+            last: and after it.
+            updates: made by the agents.
+            seconds: since the row's segment before.
+            config: of the population.
+            layout: likewise.
+            speed: of the devices.
+        """
+        self.updates += updates
+        update_s = cost.update_costs(layout.block, config, speed)
+        for device in range(layout.devices):
+            ticks = -(-(last[device] - first[device]) // config.tick)
+            made = int(ticks.max(initial=0))
+            steps = first[device] + config.tick * np.arange(1, made + 1)[:, None]
+            each = cost.passes(Hyperparams(*(x[device] for x in hyperparams)), steps, config, last[device])
+            passes, living = each.sum(axis=0), (steps <= last[device]).sum(axis=1)
+            self.paid_updates += int(each.sum(axis=1) @ living)
+            work = made * config.tick * cost.step_cost(layout.block, config, speed) + float(passes @ update_s)
+            self.device_work[device] = self.device_work.get(device, 0.0) + work
+            self.lane_s += layout.block * seconds
+            self.busy_lane_s += float(ticks.sum()) / max(made, 1) * seconds
 
     @property
     def wasted_updates(self) -> float:

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS, forward_macs, segment_ticks
 from jaxdqn.hyperparams import Hyperparams, defaults, stack
-from jaxdqn.population import Placement, Population
+from jaxdqn.population import Names, Placement, Population
 
 _WARMUP_STEPS = 64
 
@@ -126,5 +126,5 @@ def _dispatch(
     fresh = np.full(shape, trial is not None)
     numbers = np.zeros(shape, np.int32) if trial is None else trial
     hyperparams = Hyperparams(*(np.broadcast_to(x, shape) for x in stacked))
-    placement = Placement(fresh, numbers, np.zeros(shape, np.int32), hyperparams)
+    placement = Placement(fresh, Names(np.zeros_like(numbers), numbers, np.zeros(shape, np.int32)), hyperparams)
     population.dispatch(row, placement, np.full(shape[0], ticks, np.int32))

@@ -15,9 +15,11 @@ class Config:
     env: str = "CartPole-v1"
     env_steps: int = 50_000  # an agent's life in steps …
     episodes: int | None = None  # … or in episodes: the first reached ends it
-    eval_episodes: int = 100  # greedy episodes of the score
+    eval_episodes: int = 100  # greedy episodes of the score of an agent of the search …
+    fresh_episodes: int = 0  # … and of one that is trained anew
     rungs: tuple[int, ...] = ()  # steps at which an agent is validated
     validation_episodes: int = 16  # greedy episodes of a validation
+    proof_episodes: int = 0  # to count as perfect, an agent has to be so on as many (if more than of a validation)
     keep_best: bool = False  # score the best validated checkpoint, not the last parameters
     stop_when_perfect: bool = False  # end after two perfect validations in a row
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from jaxdqn.redact import hide_password
@@ -56,6 +57,15 @@ class Trial(NamedTuple):
     detail: TrialDetail | None = None  # None: sent again from the log
 
 
+class Conclusion(NamedTuple):
+    """What a sweep has come to, when all its trials are written."""
+
+    confirm: list[dict[str, Any]]  # JSON: the best trials on fresh seeds, the winner first
+    verdict: dict[str, Any] | None  # JSON: the winner on seeds that chose nothing
+    files: list[Path]  # of the study: its report
+    agents: dict[int, list[Path]]  # of trials: their saved agents
+
+
 class Sink(Protocol):
     """Where a follower writes. Every method may raise anything, and is called again."""
 
@@ -66,7 +76,7 @@ class Sink(Protocol):
     def write(self, trials: list[Trial]) -> None:
         """Write trials in ascending order of their numbers; what is there already stays as it is."""
 
-    def close(self) -> None:
+    def close(self, conclusion: Conclusion | None = None) -> None:
         """Write what comes last. Nothing is called afterwards."""
 
 
@@ -109,6 +119,7 @@ class Follower:
         self._reason = "it does not answer"  # of the last failure
         self._close_failure: str | None = None
         self._closing = self._given_up = False
+        self._conclusion: Conclusion | None = None
         self._sink: Sink | None = None
         self._size = 1  # trials of the next call
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -143,13 +154,13 @@ class Follower:
         """Why nothing is written at the moment; None while all is well."""
         return self._failure
 
-    def close(self, patience_s: float = PATIENCE_S) -> str | None:
-        """Write what is queued and close the sink; say in one line what is missing, if anything is.
+    def close(self, conclusion: Conclusion | None = None, patience_s: float = PATIENCE_S) -> str | None:
+        """Write what is queued and the conclusion, and close the sink; say in one line what is missing, if anything is.
 
         A sink that fails gets its last chances at once; one that writes nothing for `patience_s` is given up.
         """
         with self._changed:
-            self._closing = True
+            self._closing, self._conclusion = True, conclusion
             self._changed.notify_all()
         written, since = self._written, time.monotonic()
         while self._thread.is_alive() and time.monotonic() - since < patience_s:
@@ -197,7 +208,7 @@ class Follower:
                 self._succeeded(batch, time.monotonic() - began)
         if self._sink is not None:
             try:
-                self._sink.close()
+                self._sink.close(self._conclusion)
             except Exception as error:
                 self._close_failure = self._said(error)
 

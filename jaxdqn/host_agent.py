@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxdqn.evaluate import Phase
 from jaxdqn.hyperparams import Hyperparams
+from jaxdqn.network import Params
 
 MAX_CURVE = 200  # points kept of a learning curve
 
@@ -39,10 +42,17 @@ class Agent:
     trial: int
     seed_index: int
     hyperparams: Hyperparams
+    phase: Phase = Phase.SEARCH
+    keeps_params: bool = False  # its parameters are fetched from the device when it has ended
     history: list[Totals] = field(default_factory=lambda: [Totals()])  # thinned out as it grows; the last is now
     passed_over: int = 0  # how often a later one was put into a lane before it
     ended: bool = False
     diverged: bool = False
+    dropped: bool = False  # taken out of its lane before its end
+    lane: int = -1  # of the whole population
+    began_s: float = 0.0  # Unix time at which it was put there; never decides anything
+    ended_s: float = 0.0
+    params: Params | None = None  # those that were scored
     returns: np.ndarray = field(default_factory=lambda: np.empty(0))  # of the score's episodes
     validation: np.ndarray = field(default_factory=lambda: np.empty(0))  # mean return at each rung; nan: not reached
 
@@ -80,8 +90,15 @@ class Agent:
 
     @property
     def mean_return(self) -> float:
-        """Mean return of the score; nan if the agent diverged."""
-        return float("nan") if self.diverged else float(np.mean(self.returns, dtype=np.float64))
+        """Mean return of the score; nan if the agent diverged or was dropped."""
+        known = len(self.returns) > 0 and not self.diverged
+        return float(np.mean(self.returns, dtype=np.float64)) if known else float("nan")
+
+    @property
+    def span(self) -> tuple[int, float, float, str]:
+        """Its lane, from when to when it was there (Unix time, in seconds), and how that ended."""
+        outcome = "diverged" if self.diverged else "ended" if self.ended else "pruned"
+        return self.lane, round(self.began_s, 3), round(self.ended_s or time.time(), 3), outcome
 
     def validated(self, rung: int) -> float | None:
         """Mean validation return at a rung; None if it has not come so far; the last one if it ended before."""

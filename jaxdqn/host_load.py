@@ -21,11 +21,14 @@ from jaxdqn.accounts import Accounts
 from jaxdqn.benchmark import Uniform, measure
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS
+from jaxdqn.events import Visited
+from jaxdqn.lanes import Lanes
+from jaxdqn.network import Params
 from jaxdqn.plan import OFF, Settings, plan
 from jaxdqn.population import Placement, Population, Progress
 from jaxdqn.run import open_plan, run
 from jaxdqn.study import open_study
-from jaxdqn.sweep import Limits, Visited, sweep
+from jaxdqn.sweep import Limits, sweep
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "sweep.py"
 
@@ -84,7 +87,7 @@ class SimulatedDevice:
     def dispatch(self, row: int, placement: Placement, num_ticks: Int[np.ndarray, " devices"]) -> None:
         """Queue a segment: its lanes live on for the time of a round of all rows."""
         fresh = np.asarray(placement.fresh)
-        self._trial[row] = np.where(fresh, placement.trial, self._trial[row])
+        self._trial[row] = np.where(fresh, placement.names.trial, self._trial[row])
         lives = self._mean_life_s * (0.5 + self._draw(self._trial[row], 0))
         self._left[row] = np.where(fresh, lives, self._left[row])
         living = self._left[row] > 0
@@ -118,6 +121,10 @@ class SimulatedDevice:
         progress = self._progress[row]
         assert progress is not None
         return progress
+
+    def params(self, row: int) -> Params:
+        """Return no parameters: there are no agents."""
+        return {}
 
     @property
     def busy(self) -> float:
@@ -188,6 +195,9 @@ class _Recorded:
         self._before[row] = (steps, updates)
         return progress
 
+    def params(self, row: int) -> Params:
+        return self.population.params(row)
+
 
 def mixed(trials: int = 256, seconds: float = 3.0) -> dict[str, Any]:
     """Train the article's space, all agents different; compare with what uniform populations would have taken.
@@ -202,8 +212,9 @@ def mixed(trials: int = 256, seconds: float = 3.0) -> dict[str, Any]:
     trainer, elapsed = _Recorded(population), 0.0
     with tempfile.TemporaryDirectory() as directory:
         study = open_study(Path(directory) / "study.log", "mixed", searched, {}, "random", 0)
+        lanes = Lanes(trainer, space.common_period(searched), SPEEDS[platform], accounts)
         limits, start = Limits(trials=trials), time.perf_counter()
-        for event in sweep(trainer, study, searched, limits, speed=SPEEDS[platform], accounts=accounts):
+        for event in sweep(lanes, study, searched, limits):
             if isinstance(event, Visited):
                 elapsed = time.perf_counter() - start
                 if event.lanes_busy < layout.lanes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import re
@@ -9,11 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxdqn import space, tracking
+from jaxdqn.pruner import PRUNERS
 from jaxdqn.space import Space
 from jaxdqn.study import SAMPLERS
 
 OFF = "off"
+DEFAULT_PRUNER = "halving"
+SAVE_AGENTS = ("confirmed", "all")
 MAX_SEED = 2**31 - 1
+_COUNTS = (
+    ("trials", 1, 10**7),
+    ("seeds", 1, 10_000),
+    ("seed", 0, MAX_SEED),
+    ("confirm_top", 0, 1_000),
+    ("confirm_seeds", 1, 10_000),
+    ("verdict_seeds", 0, 10_000),
+)
 
 
 @dataclass(frozen=True)
@@ -24,19 +36,26 @@ class Settings:
     trials: int | None = 64
     time_budget: float | None = None
     target_return: float | None = None
-    seeds: int = 1
+    seeds: int | None = None  # None: the space's
     episodes: int | None = None
     env_steps: int | None = None
     eval_episodes: int | None = None
     lanes: int | None = None
     devices: int | None = None
-    sampler: str = "tpe"
+    sampler: str | None = None  # None: tpe, with two objectives optuna-tpe
+    pruner: str | None = None  # None: DEFAULT_PRUNER where there are rungs
+    confirm_top: int = 3
+    confirm_seeds: int = 16
+    verdict_seeds: int = 16
+    save_agents: str = "confirmed"
     seed: int = 0
     output: Path | None = None
     study: str | None = None
     storage: str | None = None
     tracking: str | None = None
     env: str | None = None
+    report: bool = True
+    command: str = ""  # as it was typed
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,17 @@ class Plan:
     artifacts: Path | None  # where MLflow keeps files, if it has no server
 
     @property
+    def pruner(self) -> str:
+        """The pruner chosen, or the default one where trials can be judged by one objective before their end."""
+        judged = self.space.rungs and not self.space.minimize
+        return self.settings.pruner or (DEFAULT_PRUNER if judged else "none")
+
+    @property
+    def sampler(self) -> str:
+        """The sampler chosen, or the default one."""
+        return self.settings.sampler or ("optuna-tpe" if self.space.minimize else "tpe")
+
+    @property
     def log(self) -> Path:
         """The log, which is the truth of the study."""
         return self.output / "study.log"
@@ -63,18 +93,31 @@ def plan(settings: Settings) -> Plan:
     Raises:
         ValueError: one is not allowed; it is named, with what is.
     """
-    for name, low, high in (("trials", 1, 10**7), ("seeds", 1, 10_000), ("seed", 0, MAX_SEED)):
+    for name, low, high in _COUNTS:
         value = getattr(settings, name)
         if value is not None and not low <= value <= high:
-            raise ValueError(f"--{name} {value} is not allowed: int in [{low}, {high}]")
+            raise ValueError(f"--{name.replace('_', '-')} {value} is not allowed: int in [{low}, {high}]")
     if settings.time_budget is not None and not 0 < settings.time_budget < float("inf"):
         raise ValueError(f"--time-budget {settings.time_budget:g} is not allowed: seconds above 0")
     if settings.target_return is not None and not abs(settings.target_return) < float("inf"):
         raise ValueError(f"--target-return {settings.target_return:g} is not allowed: a finite number")
-    if settings.sampler not in SAMPLERS:
+    if settings.sampler is not None and settings.sampler not in SAMPLERS:
         raise ValueError(f"--sampler {settings.sampler!r} is not allowed: {', '.join(SAMPLERS)}")
-    overrides = {name: getattr(settings, name) for name in ("env", "episodes", "env_steps", "eval_episodes")}
+    if settings.pruner is not None and settings.pruner not in PRUNERS:
+        raise ValueError(f"--pruner {settings.pruner!r} is not allowed: {', '.join(PRUNERS)}")
+    if settings.save_agents not in SAVE_AGENTS:
+        raise ValueError(f"--save-agents {settings.save_agents!r} is not allowed: {', '.join(SAVE_AGENTS)}")
+    overrides = {name: getattr(settings, name) for name in ("env", "episodes", "env_steps", "eval_episodes", "seeds")}
     chosen = space.load(settings.space, **overrides)
+    if chosen.minimize:
+        if settings.sampler in ("tpe", "sobol"):
+            raise ValueError(f"--sampler {settings.sampler} has one objective, here are two: optuna-tpe, random, grid")
+        if settings.pruner not in (None, "none"):
+            raise ValueError(f"--pruner {settings.pruner} judges by one objective, this space has two: none is allowed")
+        if settings.target_return is not None:  # with two objectives it ends nothing: it says what counts as solved
+            chosen = dataclasses.replace(chosen, solved_return=settings.target_return)
+    if settings.pruner not in (None, "none") and not chosen.rungs:
+        raise ValueError(f"--pruner {settings.pruner} needs rungs: space {chosen.name!r} has none to judge trials at")
     name = settings.study if settings.study is not None else f"{chosen.name}-{chosen.env}"
     if not name.strip() or len(name) > 200 or not name.isprintable():
         raise ValueError(f"--study {name!r} is not allowed: 1 to 200 printable characters")

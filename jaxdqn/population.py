@@ -22,7 +22,7 @@ from jaxdqn import agent, evaluate, prng, replay
 from jaxdqn.agent import AgentState, Learner
 from jaxdqn.config import Config, Layout, bucket_of
 from jaxdqn.environment import make
-from jaxdqn.evaluate import Stream
+from jaxdqn.evaluate import Flawless, Phase, Stream
 from jaxdqn.hyperparams import KINDS, Hyperparams, defaults, stack
 from jaxdqn.network import Params
 from jaxdqn.replay import Replay
@@ -34,20 +34,34 @@ _COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {"cpu": {"xla_cpu_enable_c
 State = TypeVar("State")
 
 
+class Names(NamedTuple):
+    """Who the agents in the lanes are: their random keys are a function of the study's seed and of these."""
+
+    phase: Int[Array | np.ndarray, " lanes"]  # an `evaluate.Phase`
+    trial: Int[Array | np.ndarray, " lanes"]  # number; `NOBODY` in a lane that shall be empty
+    seed_index: Int[Array | np.ndarray, " lanes"]
+
+
+NOBODY = -1
+
+
 class Placement(NamedTuple):
     """What the host writes into the lanes of a row at a visit; arrays of shape (devices, block)."""
 
-    fresh: Bool[Array | np.ndarray, "devices block"]  # lanes that get a new agent …
-    trial: Int[Array | np.ndarray, "devices block"]  # … of this trial
-    seed_index: Int[Array | np.ndarray, "devices block"]  # … and this of its seeds
+    fresh: Bool[Array | np.ndarray, "devices block"]  # lanes that get a new agent, or are emptied …
+    names: Names  # … this one
     hyperparams: Hyperparams
 
 
 class Record(NamedTuple):
-    """What validations leave behind, a lane each."""
+    """What validations leave behind, a lane each.
+
+    A validation is worth its mean return; one without a single flaw goes on for as long as that holds, up to
+    `config.proof_episodes`, and is worth the more the longer it did. Those that held to the end are perfect.
+    """
 
     validation: Float[Array, "lanes rungs"]  # mean return at each rung; NaN: not reached
-    best_return: Float[Array, " lanes"]  # the best of them
+    best_worth: Float[Array, " lanes"]  # of the best of them
     best_params: Params | None  # and the parameters then, if the space keeps them
     perfect: Int[Array, " lanes"]  # perfect validations in a row
 
@@ -57,8 +71,7 @@ class Block(NamedTuple):
 
     agents: AgentState
     hyperparams: Hyperparams
-    trial: Int[Array | np.ndarray, " lanes"]
-    seed_index: Int[Array | np.ndarray, " lanes"]
+    names: Names
     record: Record
     replay: Replay
 
@@ -96,30 +109,28 @@ def _all_finite(params: Params, lanes: int) -> Bool[Array, " lanes"]:
     return jnp.all(jnp.stack(leaves), axis=0)
 
 
-def _agent_keys(
-    root: prng.Key, trial: Int[Array | np.ndarray, " lanes"], seed_index: Int[Array | np.ndarray, " lanes"]
-) -> agent.Keys:
-    """Return the streams of each lane's agent: a function of study seed, trial number and seed index alone."""
-    family = prng.fold(root, Stream.TRAIN)
+def _agent_keys(root: prng.Key, names: Names) -> agent.Keys:
+    """Return the streams of each lane's agent: a function of the study's seed and the agent's name alone."""
 
-    def of_agent(trial: Int[Array, ""], seed_index: Int[Array, ""]) -> agent.Keys:
-        return agent.keys(prng.fold(family, trial, seed_index))
+    def of_agent(phase: Int[Array, ""], trial: Int[Array, ""], seed_index: Int[Array, ""]) -> agent.Keys:
+        return agent.keys(prng.fold(evaluate.family(root, Stream.TRAIN, phase), trial, seed_index))
 
-    return jax.vmap(of_agent)(jnp.asarray(trial), jnp.asarray(seed_index))
+    return jax.vmap(of_agent)(*map(jnp.asarray, names))
 
 
 def _newborn(root: prng.Key, placement: Placement, config: Config) -> tuple[AgentState, Record]:
     """Return a fresh agent with an empty record for every lane of a block."""
-    keys = _agent_keys(root, placement.trial, placement.seed_index)
+    keys = _agent_keys(root, placement.names)
 
     def init(key: prng.Key, hyperparams: Hyperparams) -> AgentState:
         return agent.init(key, config.specialise(hyperparams), config)
 
     agents = jax.vmap(init)(keys.init, placement.hyperparams)
-    lanes = placement.trial.shape[0]
+    agents = agents._replace(actor=agents.actor._replace(alive=jnp.asarray(placement.names.trial) != NOBODY))
+    lanes = placement.fresh.shape[0]
     record = Record(
         validation=jnp.full((lanes, len(config.rungs)), jnp.nan),
-        best_return=jnp.full(lanes, -jnp.inf),
+        best_worth=jnp.full(lanes, -jnp.inf),
         best_params=agents.learner.params if config.keep_best else None,
         perfect=jnp.zeros(lanes, jnp.int32),
     )
@@ -131,14 +142,13 @@ def _place(root: prng.Key, block: Block, placement: Placement, config: Config) -
 
     def write(old: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
         # Tied to what the loop changes: else XLA takes the agents out of it and makes them in every segment.
-        now, _ = jax.lax.optimization_barrier((placement, old[2]))
+        now, _ = jax.lax.optimization_barrier((placement, old[2].trial))
         agents, record = _newborn(root, now, config)
-        new = (agents, now.hyperparams, now.trial, now.seed_index, record)
-        return _over(now.fresh, new, old)
+        return _over(now.fresh, (agents, now.hyperparams, now.names, record), old)
 
-    all_but_ring = (block.agents, block.hyperparams, block.trial, block.seed_index, block.record)
-    agents, hyperparams, trial, seed_index, record = _if_any(placement.fresh, write, all_but_ring)
-    return Block(agents, hyperparams, trial, seed_index, record, block.replay)
+    all_but_ring = (block.agents, block.hyperparams, block.names, block.record)
+    agents, hyperparams, names, record = _if_any(placement.fresh, write, all_but_ring)
+    return Block(agents, hyperparams, names, record, block.replay)
 
 
 def _tick(root: prng.Key, keys: agent.Keys, block: Block, config: Config, layout: Layout) -> Block:
@@ -213,26 +223,30 @@ def _greedy(
     pending: Bool[Array, " lanes"],
     params: Params,
     block: Block,
-    episodes: int,
+    num_episodes: Int[Array, " lanes"],
+    max_episodes: int,
+    chunk: int,
     config: Config,
     layout: Layout,
-) -> Float[Array, "lanes episodes"]:
+    flawless: Flawless | None = None,
+) -> Float[Array, "lanes max_episodes"]:
     """Greedy returns of the pending lanes, `layout.group` of them at a time; NaN elsewhere."""
     order = jnp.argsort(~pending, stable=True)
 
-    def evaluate_one(key: prng.Key, params: Params, hyperparams: Hyperparams) -> Float[Array, " episodes"]:
-        return evaluate.greedy_returns(key, params, config.specialise(hyperparams), config, episodes)
+    def evaluate_one(key: prng.Key, params: Params, hyperparams: Hyperparams, num: Int[Array, ""]) -> Array:
+        given = config.specialise(hyperparams)
+        return evaluate.greedy_returns(key, params, given, config, num, max_episodes, chunk, flawless)
 
     def evaluate_group(i: Int[Array, ""], returns: Array) -> Array:
         lanes = jax.lax.dynamic_slice(order, (i * layout.group,), (layout.group,))
-        of_group = jax.tree.map(lambda x: x[lanes], (key, params, block.hyperparams))
+        of_group = jax.tree.map(lambda x: x[lanes], (key, params, block.hyperparams, num_episodes))
         # Tied to the loop: else XLA takes what a single lane needs out of it, and does it whether anyone is pending.
         _, of_group = jax.lax.optimization_barrier((i, of_group))
         kept = jnp.where(pending[lanes], lanes, pending.shape[0])
         return returns.at[kept].set(jax.vmap(evaluate_one)(*of_group), mode="drop")
 
     groups = -(-jnp.sum(pending) // layout.group)
-    nothing = jnp.full((pending.shape[0], episodes), jnp.nan)
+    nothing = jnp.full((pending.shape[0], max_episodes), jnp.nan)
     return jax.lax.fori_loop(0, groups, evaluate_group, nothing)
 
 
@@ -244,17 +258,24 @@ def _validate(root: prng.Key, pending: Bool[Array, " lanes"], block: Block, conf
         actor, record = carry
         params = block.agents.learner.params
         rung = jnp.sum(actor.step[:, None] > jnp.array(config.rungs)[None], axis=1)  # index of the rung here, or next
-        keys = jax.vmap(lambda rung: prng.fold(prng.fold(root, Stream.VALIDATION), rung))(rung)
-        returns = _greedy(keys, pending, params, block, config.validation_episodes, config, layout)
-        mean = jnp.mean(returns, axis=1)
+        families = jax.vmap(lambda phase: evaluate.family(root, Stream.VALIDATION, phase))(block.names.phase)
+        keys, num = jax.vmap(prng.fold)(families, rung), config.validation_episodes
+        most = num if perfect_return is None else max(num, config.proof_episodes)
+        chunk = evaluate.chunk_of(num)
+        flawless = None if most == num or perfect_return is None else Flawless(num, perfect_return)
+        returns = _greedy(
+            keys, pending, params, block, jnp.full_like(rung, most), most, chunk, config, layout, flawless
+        )
+        mean = jnp.mean(returns[:, :num], axis=1)
         here = pending & (actor.step == jnp.array(config.rungs)[jnp.minimum(rung, len(config.rungs) - 1)])
         lanes = jnp.arange(pending.shape[0])
-        improved = pending & (mean >= record.best_return)
-        is_perfect = False if perfect_return is None else jnp.min(returns, axis=1) >= perfect_return
+        worth = mean if flawless is None else mean + jnp.mean(returns[:, num:] >= flawless.perfect_return, axis=1)
+        improved = pending & (worth >= record.best_worth)
+        is_perfect = False if perfect_return is None else jnp.all(returns >= perfect_return, axis=1)
         perfect = jnp.where(pending, jnp.where(is_perfect, record.perfect + 1, 0), record.perfect)
         record = Record(
             validation=record.validation.at[jnp.where(here, lanes, lanes.size), rung].set(mean, mode="drop"),
-            best_return=jnp.where(improved, mean, record.best_return),
+            best_worth=jnp.where(improved, worth, record.best_worth),
             best_params=_over(improved, params, record.best_params) if config.keep_best else None,
             perfect=perfect,
         )
@@ -266,13 +287,31 @@ def _validate(root: prng.Key, pending: Bool[Array, " lanes"], block: Block, conf
     return block._replace(agents=block.agents._replace(actor=actor), record=record)
 
 
+def _score(
+    root: prng.Key, pending: Bool[Array, " lanes"], params: Params, block: Block, config: Config, layout: Layout
+) -> Float[Array, "lanes episodes"]:
+    """Returns of the greedy episodes that judge an agent: more of them if it is trained anew, to confirm.
+
+    The seeds of one index start from the same states in all trials.
+    """
+
+    def key_of(phase: Int[Array, ""], seed_index: Int[Array, ""]) -> prng.Key:
+        return prng.fold(evaluate.family(root, Stream.SCORE, phase), seed_index)
+
+    keys = jax.vmap(key_of)(jnp.asarray(block.names.phase), jnp.asarray(block.names.seed_index))
+    num = jnp.where(block.names.phase == Phase.SEARCH, config.eval_episodes, config.fresh_episodes)
+    most = max(config.eval_episodes, config.fresh_episodes)
+    chunk = evaluate.chunk_of(max(config.eval_episodes, evaluate.MIN_CHUNK))
+    return _greedy(keys, pending, params, block, num, most, chunk, config, layout)
+
+
 def train_block(
     seed: Int[Array, ""], block: Block, placement: Placement, num_ticks: Int[Array, ""], config: Config, layout: Layout
 ) -> tuple[Block, Progress]:
     """Place fresh agents, run a segment of `num_ticks` ticks (fewer if nobody lives), score who ended in it."""
     root = prng.root(seed)
     block = _place(root, block, placement, config)
-    keys = _agent_keys(root, block.trial, block.seed_index)
+    keys = _agent_keys(root, block.names)
     started = block.agents.actor.alive
 
     def running(carry: tuple[Array, Block]) -> Array:
@@ -288,8 +327,7 @@ def train_block(
     broken = ended & ~_all_finite(params, ended.shape[0])  # by its last update, which no step followed
     actor, ended = actor._replace(diverged=actor.diverged | broken), ended & ~broken
     block = block._replace(agents=AgentState(actor, learner))
-    key_score = jnp.broadcast_to(prng.fold(root, Stream.SCORE)[None], (*ended.shape, 2))
-    returns = _greedy(key_score, ended, params, block, config.eval_episodes, config, layout)
+    returns = _score(root, ended, params, block, config, layout)
     return block, Progress(
         alive=actor.alive,
         diverged=actor.diverged,
@@ -307,13 +345,12 @@ def empty_block(config: Config, layout: Layout) -> Block:
     """Return a block of frozen lanes that wait for their first agents."""
     lanes = layout.block
     zeros = np.zeros(lanes, np.int32)
-    placement = Placement(zeros, zeros, zeros, stack([defaults()] * lanes))
+    placement = Placement(zeros, Names(zeros, zeros, zeros), stack([defaults()] * lanes))
     agents, record = jax.eval_shape(lambda: _newborn(prng.root(0), placement, config))
     shapes = Block(
         agents=agents,
         hyperparams=placement.hyperparams,
-        trial=zeros,
-        seed_index=zeros,
+        names=placement.names,
         record=record,
         replay=jax.eval_shape(lambda: replay.init(config.slots, lanes, make(config.env).obs_size)),
     )
@@ -378,28 +415,38 @@ class Population:
         """Wait for the last segment of row `row` and return what it brought, as NumPy arrays."""
         return jax.device_get(self._progress[row])
 
+    def params(self, row: int) -> Params:
+        """Return the parameters that the last scores of row `row` judged, of shape (devices, block, …), by NumPy.
+
+        To be called between `read` and the next `dispatch` of the row.
+        """
+        block = self.rows[row]
+        return jax.device_get(block.record.best_params if self.config.keep_best else block.agents.learner.params)
+
     def _no_work(self) -> tuple[Int[np.ndarray, "devices block fields"], Int[np.ndarray, " devices"]]:
         shape = self.layout.row_shape
         zeros = np.zeros(shape, np.int32)
         one = stack([defaults()] * self.layout.block)
         hyperparams = jax.tree.map(lambda x: np.broadcast_to(x, shape), one)
-        return _packed(Placement(zeros > 0, zeros, zeros, hyperparams)), np.zeros(self.layout.devices, np.int32)
+        return _packed(Placement(zeros > 0, Names(zeros, zeros, zeros), hyperparams)), np.zeros(
+            self.layout.devices, np.int32
+        )
 
 
 def _packed(placement: Placement) -> Int[np.ndarray, "devices block fields"]:
     """Return a placement as one array of bits: one transfer to a device costs what 20 small ones would cost each."""
-    fields = [np.asarray(x) for x in (*placement[:-1], *placement.hyperparams)]
+    fields = [np.asarray(x) for x in (placement.fresh, *placement.names, *placement.hyperparams)]
     bits = [x.view(np.int32) if x.dtype == np.float32 else x.astype(np.int32) for x in fields]
     return np.stack(bits, axis=-1)
 
 
 def _unpacked(packed: Int[Array, "block fields"]) -> Placement:
     """Undo `_packed`."""
-    fresh, trial, seed_index, *rest = (packed[:, i] for i in range(packed.shape[1]))
+    fresh, phase, trial, seed_index, *rest = (packed[:, i] for i in range(packed.shape[1]))
     convert: dict[type, Callable[[Array], Array]] = {
         bool: lambda x: x != 0,
         int: lambda x: x,
         float: lambda x: jax.lax.bitcast_convert_type(x, jnp.float32),
     }
     hyperparams = (convert[kind.type](x) for kind, x in zip(KINDS.values(), rest, strict=True))
-    return Placement(fresh != 0, trial, seed_index, Hyperparams(*hyperparams))
+    return Placement(fresh != 0, Names(phase, trial, seed_index), Hyperparams(*hyperparams))

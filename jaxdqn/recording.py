@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jaxdqn.config import Config
-from jaxdqn.follower import FINISHED, Follower, Metric, Trial, TrialDetail
+from jaxdqn.events import TrialEnded, Visited
+from jaxdqn.follower import FINISHED, Conclusion, Follower, Metric, Trial, TrialDetail
 from jaxdqn.host_agent import Agent
 from jaxdqn.plan import Plan
 from jaxdqn.storage import StorageSink
 from jaxdqn.study import Study
-from jaxdqn.sweep import TrialEnded, Visited
 from jaxdqn.tracking import ALL_UP_TO, BEST_KEPT, MlflowSink
 
 
@@ -61,13 +61,13 @@ class Recording:
             self._put(self._mlflow, trial._replace(detail=_detail(event, trial, self._config))) if self._mlflow else 0.0
         )
 
-    def close(self) -> list[str]:
-        """Write what is queued; return what could not be written, a line each."""
+    def close(self, conclusion: Conclusion | None = None) -> list[str]:
+        """Write what is queued, then what the sweep has come to; return what could not be written, a line each."""
         failures = []
         for follower in self._all:
             if follower.waiting:
                 self._show(f"writing {follower.waiting} trials to {follower.name}")
-            failures.append(follower.close())
+            failures.append(follower.close(conclusion))
         return [failure for failure in failures if failure]
 
     def _put(self, follower: Follower, trial: Trial) -> float:
@@ -86,7 +86,8 @@ def _from_log(trial: Trial, plan: Plan) -> Trial:
     """Return a trial of the log with all its hyperparameters, for MLflow."""
     returns = trial.attributes.get("returns", [])
     metrics = {f"return_seed_{i}": x for i, x in enumerate(returns) if x is not None}
-    known = {"mean_return": trial.value, "std_return": trial.attributes.get("std_return")}
+    known = {name: trial.attributes.get(name) for name in ("std_return", "num_parameters")}
+    known["mean_return"] = trial.value
     metrics |= {name: value for name, value in known.items() if value is not None}
     whole = set(trial.params) == set(plan.space.searched)
     hyperparams = plan.space.hyperparams(trial.params)._asdict() if whole else trial.params
@@ -101,6 +102,7 @@ def _validations(trial: Trial) -> list[Metric]:
 def _detail(event: TrialEnded, trial: Trial, config: Config) -> TrialDetail:
     """Return what MLflow is told of a trial that was trained here."""
     metrics = {"mean_return": event.mean_return, "std_return": event.std_return}
+    metrics["num_parameters"] = trial.attributes["num_parameters"]
     curve = _validations(trial)
     for agent in event.agents:
         seed = "" if len(event.agents) == 1 else f"_seed_{agent.seed_index}"

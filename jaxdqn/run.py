@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 
-from jaxdqn import cost, devices, grid, space, study
+from jaxdqn import cost, devices, grid, history, saved_agent, space, study
 from jaxdqn.accounts import Accounts
 from jaxdqn.config import Config, Layout
+from jaxdqn.confirm import Confirmation, Fresh
 from jaxdqn.cost import SPEEDS
+from jaxdqn.events import Event, TrialEnded, Visited
+from jaxdqn.follower import Conclusion
+from jaxdqn.lanes import Lanes, Trainer
 from jaxdqn.plan import Plan
 from jaxdqn.population import Population
 from jaxdqn.recording import Recording
+from jaxdqn.reporting import report_on
+from jaxdqn.stages import Stages
 from jaxdqn.storage import StorageSink, check_study, open_storage
 from jaxdqn.study import Best, Study
-from jaxdqn.sweep import Event, Limits, Trainer, Visited, satisfied, sweep
+from jaxdqn.sweep import Limits
 
 Show = Callable[[str | Event], None]
 
@@ -51,6 +59,8 @@ class Result:
     plan: Plan
     layout: Layout
     best: Best | None
+    confirmed: list[Confirmation]  # the best trials on fresh seeds, the winner first
+    verdict: Confirmation | None  # the winner on seeds that chose nothing
     counts: dict[str, int]
     accounts: Accounts
     env_steps: int  # by this process
@@ -64,7 +74,7 @@ class Result:
     failures: list[str]  # of followers, a line each
 
     def hyperparams(self) -> dict[str, Any]:
-        """Return all hyperparameters of the best trial, by name."""
+        """Return all hyperparameters of the search's best trial, by name."""
         return self.plan.space.hyperparams(self.best.params)._asdict() if self.best else {}
 
     def summary(self) -> dict[str, Any]:
@@ -78,6 +88,8 @@ class Result:
             }
         return {
             "best": best,
+            "confirm": [one.summary() for one in self.confirmed],
+            "verdict": self.verdict.summary() if self.verdict else None,
             "trials": self.counts,
             "env_steps": self.env_steps,
             "updates": self.accounts.updates,
@@ -108,10 +120,10 @@ def open_plan(plan: Plan) -> Opened:
     config, platform = space.config(plan.space), devices.platform()
     largest_block = cost.largest_block(config, space.is_mixed(plan.space), platform)
     layout = devices.choose_layout(settings.lanes, settings.devices, largest_block)
-    if settings.sampler == "grid":
+    if plan.sampler == "grid":
         plan = _with_grid(plan, config, layout)
-    identity = {**plan.space.identity(), "seeds": settings.seeds, "seed": settings.seed, "objective": "mean_return"}
-    if settings.sampler == "grid":
+    identity = {**plan.space.identity(), "seed": settings.seed, "objective": "mean_return"}
+    if plan.sampler == "grid":
         identity["sampler"] = "grid"  # its cells go by the trials' numbers: no other sampler may have taken some
     if settings.storage is None:
         _make_output(plan)
@@ -120,12 +132,13 @@ def open_plan(plan: Plan) -> Opened:
         log_is_new = not plan.log.is_file() or plan.log.stat().st_size == 0
         check_study(storage, plan.study_name, log_is_new, plan.output)
     _make_output(plan)
-    opened = study.open_study(plan.log, plan.study_name, plan.space, identity, settings.sampler, settings.seed)
+    opened = study.open_study(plan.log, plan.study_name, plan.space, identity, plan.sampler, settings.seed, plan.pruner)
 
     def connect() -> StorageSink:
         assert storage is not None
         attributes = {study.IDENTITY: json.dumps(identity)}
-        return StorageSink(storage, plan.study_name, plan.space.searched, attributes)
+        directions = ("maximize", "minimize") if plan.space.minimize else ("maximize",)
+        return StorageSink(storage, plan.study_name, plan.space.searched, attributes, directions)
 
     return Opened(plan, config, layout, opened, None if storage is None else connect)
 
@@ -158,15 +171,22 @@ def run(
         show(
             f"the end of the log, cut off while it was written, was moved to {plan.log}.torn ({trials.repaired} bytes)"
         )
-    limits = Limits(settings.trials, settings.time_budget, settings.target_return)
+    target = None if plan.space.minimize else settings.target_return
+    limits = Limits(settings.trials, settings.time_budget, target)
+    fresh = Fresh(settings.confirm_top, settings.confirm_seeds, settings.verdict_seeds)
+    save_all = settings.save_agents == "all"
+    trials.describe(_description(plan))
+    stages = Stages(
+        trials, plan.space, opened.config, limits, fresh, plan.space.seeds, settings.seed, plan.output, save_all
+    )
     compile_s, env_steps, compiles, accounts = 0.0, 0, _CompileCounter(), Accounts()
     start = time.monotonic()
     followers = Recording(plan, opened.config, trials, opened.connect_storage, show)
     try:
-        if satisfied(trials, limits):
+        if stages.done:
             show("nothing to train: the study has all that was asked for")
         elif not stop.is_set():
-            if settings.sampler == "tpe" and settings.trials and settings.trials <= layout.lanes // settings.seeds:
+            if plan.sampler == "tpe" and settings.trials and settings.trials <= layout.lanes // plan.space.seeds:
                 show(
                     f"{settings.trials} trials train all at once: all of them come from a Sobol sequence, none from TPE"
                 )
@@ -174,29 +194,35 @@ def run(
             population = make_population(opened.config, layout, settings.seed)
             compile_s = population.compile()
             start = time.monotonic()
-            speed, seeds = SPEEDS[devices.platform()], settings.seeds
+            lanes = Lanes(population, space.common_period(plan.space), SPEEDS[devices.platform()], accounts)
             with compiles:
-                for event in sweep(
-                    population, trials, plan.space, limits, seeds, speed, stop.is_set, started, accounts
-                ):
+                for event in stages.run(lanes, stop.is_set, started):
                     if isinstance(event, Visited):
-                        env_steps = event.env_steps
                         accounts.follower_wait_s += followers.visited(event)
-                    else:
+                    elif isinstance(event, TrialEnded):
                         accounts.follower_wait_s += followers.ended(event, trials.trial(event.number))
                     show(event)
-    finally:
-        ended, stopped = time.monotonic(), stop.is_set() and not satisfied(trials, limits)
-        try:
-            trials.close()
-        finally:
-            failures = followers.close()
-            for failure in failures:
-                show(failure)
+                env_steps = lanes.env_steps
+    except BaseException:
+        trials.close()
+        followers.close()
+        raise
+    ended, stopped = time.monotonic(), stop.is_set() and not stages.done
+    try:
+        trials.close()
+        conclusion, failures = _conclude(plan, stages, show)
+    except BaseException:
+        followers.close()
+        raise
+    failures += followers.close(conclusion)
+    for failure in failures:
+        show(failure)
     return Result(
         plan=plan,
         layout=layout,
         best=trials.best(),
+        confirmed=stages.confirmed,
+        verdict=stages.verdict,
         counts=trials.counts(),
         accounts=accounts,
         env_steps=env_steps,
@@ -211,14 +237,46 @@ def run(
     )
 
 
+def _conclude(plan: Plan, stages: Stages, show: Show) -> tuple[Conclusion, list[str]]:
+    """Write the report; return what a sweep has come to, and what could not be written, a line each."""
+    confirmed, verdict, files, failures = stages.confirmed, stages.verdict, [], []
+    if plan.settings.report and any(stages.study.counts().values()):
+        show("writing the report")
+        try:
+            files = report_on(history.read(plan.output), plan.output)
+        except (OSError, ValueError) as error:
+            failures.append(f"the report could not be written: {error}; scripts/report.py tries again")
+    agents: dict[int, list[Path]] = {}
+    if confirmed:
+        with contextlib.suppress(ValueError):  # somebody has taken the files away
+            paths = saved_agent.find(plan.output, confirmed[0].number)
+            both = [file for path in paths for file in (path, path.with_suffix(".safetensors"))]
+            agents[confirmed[0].number] = both
+    summaries = [one.summary() for one in confirmed]
+    return Conclusion(summaries, verdict.summary() if verdict else None, files, agents), failures
+
+
 def _with_grid(plan: Plan, config: Config, layout: Layout) -> Plan:
     """Return the plan with no more trials than its grid has cells."""
     settings = plan.settings
     middle = plan.space.hyperparams({name: space.middle(domain) for name, domain in plan.space.searched.items()})
-    seconds = cost.agent_s(middle, config, layout, SPEEDS[devices.platform()]) * settings.seeds
+    seconds = cost.agent_s(middle, config, layout, SPEEDS[devices.platform()]) * plan.space.seeds
     cells = grid.check_grid(plan.space.searched, seconds)
     trials = cells if settings.trials is None else min(settings.trials, cells)
     return dataclasses.replace(plan, settings=dataclasses.replace(settings, trials=trials))
+
+
+def _description(plan: Plan) -> dict[str, Any]:
+    """Return what a reader of the log should know of a sweep."""
+    settings = plan.settings
+    return {
+        "command": settings.command,
+        "space": plan.space.name,
+        "solved_return": plan.space.solved_return,
+        "confirm_top": settings.confirm_top,
+        "confirm_seeds": settings.confirm_seeds,
+        "verdict_seeds": settings.verdict_seeds,
+    }
 
 
 def _make_output(plan: Plan) -> None:

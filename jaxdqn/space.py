@@ -7,6 +7,7 @@ files, shipped in `jaxdqn/spaces/`.
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import math
 import tomllib
@@ -30,6 +31,8 @@ from jaxdqn import environment
 from jaxdqn.config import Config
 from jaxdqn.hyperparams import KINDS, Hyperparams, check_value, defaults
 
+FRESH_EPISODES = 1_000  # greedy episodes that judge an agent trained anew
+OBJECTIVES = ("num_parameters",)  # that may be minimised
 MAX_FILE_BYTES = 1_000_000
 _LARGEST = 2**30
 
@@ -45,8 +48,12 @@ class Space:
     eval_episodes: int = 100  # greedy episodes of the score
     rungs: tuple[int, ...] = ()  # environment steps at which an agent is validated
     validation_episodes: int = 16  # greedy episodes of a validation
+    proof_episodes: int = 0  # to count as perfect, an agent has to be so on as many
     keep_best: bool = False  # score the best validated checkpoint
     stop_when_perfect: bool = False  # end an agent that was perfect twice in a row
+    solved_return: float | None = None  # mean return from which on an agent counts as solved; None: the perfect one
+    seeds: int = 1  # agents a trial
+    minimize: str | None = None  # a second objective beside the mean return: "num_parameters" of the network
     searched: dict[str, BaseDistribution] = field(default_factory=dict)
     fixed: dict[str, float | int | bool] = field(default_factory=dict)
 
@@ -56,9 +63,39 @@ class Space:
             **{**self.fixed, **{name: check_value(name, params[name]) for name in self.searched}}
         )
 
+    def objectives(self, params: dict[str, Any], mean_return: float) -> list[float]:
+        """Return the values of a trial: its mean return, and what is minimised, if anything is."""
+        return [mean_return, float(self.num_parameters(params))] if self.minimize else [mean_return]
+
+    def worth(self, params: dict[str, Any], mean_return: float) -> tuple[float, ...]:
+        """Return what trials are compared by, more being better.
+
+        The mean return; where the network should be small too, first whether it solves the environment, and of those
+        that do the fewest parameters.
+        """
+        if not self.minimize:
+            return (mean_return,)
+        solves = self.solved is not None and mean_return >= self.solved
+        return float(solves), -float(self.num_parameters(params)) if solves else mean_return, mean_return
+
+    def num_parameters(self, params: dict[str, Any]) -> int:
+        """Return how many weights and biases the network of a trial has."""
+        env, hyperparams = environment.make(self.env), self.hyperparams(params)
+        hidden = [hyperparams.hidden_width] * hyperparams.hidden_layers
+        sizes = [env.obs_size, *hidden, env.num_actions]
+        return sum((num_in + 1) * num_out for num_in, num_out in itertools.pairwise(sizes))
+
+    @property
+    def solved(self) -> float | None:
+        """Mean return from which on an agent counts as solved: as stated, or the environment's perfect one."""
+        return environment.make(self.env).perfect_return if self.solved_return is None else self.solved_return
+
     def identity(self) -> dict[str, Any]:
         """Return what makes two sweeps' trials comparable, as JSON values."""
-        known = {k: v for k, v in asdict(self).items() if k not in ("name", "searched", "fixed")}
+        known = {
+            k: v for k, v in asdict(self).items() if k not in ("name", "searched", "fixed", "solved_return", "minimize")
+        }
+        known |= {"minimize": self.minimize} if self.minimize else {}  # others are as they were before there was one
         domains = {name: json.loads(distribution_to_json(domain)) for name, domain in self.searched.items()}
         values = {**defaults()._asdict(), **self.fixed, **domains}
         return {**known, "rungs": list(self.rungs), "hyperparameters": values}
@@ -107,8 +144,10 @@ def config(space: Space) -> Config:
         env_steps=steps,
         episodes=space.episodes,
         eval_episodes=space.eval_episodes,
+        fresh_episodes=FRESH_EPISODES,
         rungs=rungs,
         validation_episodes=space.validation_episodes,
+        proof_episodes=space.proof_episodes,
         keep_best=space.keep_best and bool(rungs),
         stop_when_perfect=space.stop_when_perfect and bool(rungs) and env.perfect_return is not None,
         tick=tick,
@@ -213,7 +252,15 @@ def _check_setting(key: str, value: Any) -> Any:
         if isinstance(value, bool):
             return value
         raise ValueError(f"{key} = {value!r} is not allowed: true or false")
-    limit = _LARGEST if key in ("episodes", "env_steps") else 100_000
+    if key == "minimize":
+        if value in OBJECTIVES:
+            return value
+        raise ValueError(f"minimize = {value!r} is not allowed: {', '.join(OBJECTIVES)}")
+    if key == "solved_return":
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+        raise ValueError(f"solved_return = {value!r} is not allowed: a finite number")
+    limit = {"episodes": _LARGEST, "env_steps": _LARGEST, "seeds": 10_000}.get(key, 100_000)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
         raise ValueError(f"{key} = {value!r} is not allowed: int in [1, {limit}]")
     return value

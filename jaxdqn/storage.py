@@ -5,6 +5,7 @@ A storage numbers trials by insertion: they are written in number order, so that
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from jaxdqn.follower import FINISHED, Trial
+from jaxdqn.follower import FINISHED, Conclusion, Trial
 from jaxdqn.redact import hide_password
 
 STATES = {
@@ -92,7 +93,7 @@ class StorageSink:
         study_name: str,
         distributions: dict[str, BaseDistribution],
         study_attributes: dict[str, str],
-        direction: str = "maximize",
+        directions: Sequence[str] = ("maximize",),
     ) -> None:
         """Find or create the study. `study_attributes` tell it from other studies, so they never change.
 
@@ -100,7 +101,8 @@ class StorageSink:
             ValueError: the study there is another one.
         """
         self._storage, self._name, self._distributions = storage, study_name, distributions
-        self._study_id = self._find_or_create(StudyDirection[direction.upper()])
+        self._directions = [StudyDirection[direction.upper()] for direction in directions]
+        self._study_id = self._find_or_create()
         trials = storage.get_all_trials(self._study_id, deepcopy=False)
         self._held = {trial.number: _held(trial) for trial in trials}
         known = storage.get_study_user_attrs(self._study_id)
@@ -123,8 +125,13 @@ class StorageSink:
         except StorageInternalError as error:
             raise RuntimeError(_reason(error, _url(self._storage))) from None
 
-    def close(self) -> None:
-        """Let go of the connections: the last one of SQLite empties its write-ahead log."""
+    def close(self, conclusion: Conclusion | None = None) -> None:
+        """Write what the sweep has come to; let go of the connections: the last one empties SQLite's log."""
+        if conclusion is not None:
+            known = self._storage.get_study_user_attrs(self._study_id)
+            for key, value in (("confirm", conclusion.confirm), ("verdict", conclusion.verdict)):
+                if known.get(key) != value:
+                    self._storage.set_study_user_attr(self._study_id, key, value)
         self._storage.remove_session()
         if isinstance(self._storage, RDBStorage):
             self._storage.engine.dispose()
@@ -163,7 +170,8 @@ class StorageSink:
             number=trial.number,
             trial_id=-1,  # the storage's business
             state=STATES[trial.state],
-            value=trial.value,
+            value=None,
+            values=self._values(trial),
             datetime_start=trial.started,
             datetime_complete=trial.ended,
             params=trial.params,
@@ -189,9 +197,14 @@ class StorageSink:
             return
         for key, attribute in trial.attributes.items():
             self._storage.set_trial_user_attr(held.trial_id, key, attribute)
-        values = None if trial.value is None else [trial.value]
-        if not self._storage.set_trial_state_values(held.trial_id, STATES[trial.state], values):
+        if not self._storage.set_trial_state_values(held.trial_id, STATES[trial.state], self._values(trial)):
             raise RuntimeError(f"trial {trial.number} of study {self._name!r} could not be finished")
+
+    def _values(self, trial: Trial) -> list[float] | None:
+        """Return a trial's objectives: its mean return, and its parameters where those are to be few."""
+        if trial.value is None:
+            return None
+        return [trial.value, trial.attributes["num_parameters"]][: len(self._directions)]
 
     def _compare(self, trial: Trial, held: _Held) -> None:
         if held.params != trial.params:
@@ -205,12 +218,12 @@ class StorageSink:
         there = f"study {self._name!r} in {_label(self._storage)}"
         return ValueError(f"trial {number} of {there} is not ours ({why}): delete that study, and it is written anew")
 
-    def _find_or_create(self, direction: StudyDirection) -> int:
+    def _find_or_create(self) -> int:
         found = _study_id(self._storage, self._name)
         if found is not None:
             return found
         try:
-            return self._storage.create_new_study([direction], self._name)
+            return self._storage.create_new_study(self._directions, self._name)
         except DuplicatedStudyError:  # somebody was faster
             return self._storage.get_study_id_from_name(self._name)
 

@@ -16,17 +16,21 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import optuna
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from jaxdqn.follower import FINISHED, Trial
 from jaxdqn.grid import GridSampler
 from jaxdqn.journal import Journal
+from jaxdqn.pruner import make as make_pruner
 from jaxdqn.sampler import BatchTPESampler
 from jaxdqn.space import Space
 
-IDENTITY, LOG_ID = "jaxdqn_identity", "jaxdqn_log"
+IDENTITY, LOG_ID, DESCRIPTION = "jaxdqn_identity", "jaxdqn_log", "jaxdqn_sweep"
+_RETRAINED = "jaxdqn_agent_"
 _START = "jaxdqn_start_seed_"
 _SHOWN = 6  # differences named when a study is refused
 _ALWAYS = 2**31  # more start-up trials than a study can have
@@ -64,6 +68,7 @@ class Asked(NamedTuple):
 
     number: int
     params: dict[str, Any]  # of the searched hyperparameters
+    rungs: int = 0  # reported by an earlier sweep
 
 
 class Best(NamedTuple):
@@ -77,9 +82,11 @@ class Best(NamedTuple):
 class Study:
     """One study and its log, whose only writer we are: what the log holds is read once and then known."""
 
-    def __init__(self, journal: Journal, study: optuna.Study, space: Space, sampler: str, seed: int) -> None:
+    def __init__(
+        self, journal: Journal, study: optuna.Study, space: Space, sampler: str, seed: int, pruner: BasePruner
+    ) -> None:
         """Use `open_study`."""
-        self._journal, self._study, self._space, self._seed = journal, study, space, seed
+        self._journal, self._study, self._space, self._seed, self._pruner = journal, study, space, seed, pruner
         self._storage, self._stock = study._storage, STOCK_SAMPLERS.get(sampler)
         self._sampler = BATCH_SAMPLERS[sampler](seed, space) if sampler in BATCH_SAMPLERS else None
         self._ids: list[int] = []
@@ -92,7 +99,7 @@ class Study:
                 self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         for trial in study.get_trials(deepcopy=False):
             self._ids.append(trial._trial_id)
-            self._trials.append(_as_trial(trial))
+            self._trials.append(as_trial(trial))
             self._count(self._trials[-1])
         self.log_id: str = study.user_attrs[LOG_ID]  # tells this log from others of the same name
 
@@ -115,7 +122,7 @@ class Study:
             ids = [self._create(params) for params in proposals]
         for number, trial_id in zip(numbers, ids, strict=True):
             self._ids.append(trial_id)
-            self._trials.append(_as_trial(self._storage.get_trial(trial_id)))
+            self._trials.append(as_trial(self._storage.get_trial(trial_id)))
             self._counts["running"] += 1
             self._changed.add(number)
         return [Asked(number, self._trials[number].params) for number in numbers]
@@ -129,28 +136,54 @@ class Study:
         self._storage.set_trial_intermediate_value(self._ids[number], step, value)
         self._update(number)
 
-    def tell(self, number: int, value: float, attributes: dict[str, Any]) -> str:
+    def should_prune(self, number: int) -> bool:
+        """Return whether the pruner ends a trial at the rung it has just reported."""
+        return self._pruner.prune(self._study, self._storage.get_trial(self._ids[number]))
+
+    def tell(self, number: int, value: float, attributes: dict[str, Any], pruned: bool = False) -> str:
         """Record a trial's mean return and what else is known of it; return its state.
 
-        A value that is no number makes the trial FAIL, which is Optuna's way of saying so. A trial that is finished
-        stays as it is.
+        A value that is no number makes the trial FAIL, which is Optuna's way of saying so. A pruned trial has the value
+        of its last rung, as Optuna's have. A trial that is finished stays as it is.
 
         Raises:
             ValueError: the value is infinite.
         """
         if math.isinf(value):
             raise ValueError(f"the value of trial {number} is {value}: a mean return is finite, or nan if it failed")
-        if self._trials[number].state in FINISHED:
-            return self._trials[number].state
+        known = self._trials[number]
+        if known.state in FINISHED:
+            return known.state
         for key, attribute in attributes.items():
             self._storage.set_trial_user_attr(self._ids[number], key, attribute)
-        failed = math.isnan(value)
-        state = TrialState.FAIL if failed else TrialState.COMPLETE
-        self._storage.set_trial_state_values(self._ids[number], state, None if failed else [value])
+        state = TrialState.PRUNED if pruned else TrialState.FAIL if math.isnan(value) else TrialState.COMPLETE
+        if pruned:
+            value = known.intermediate[max(known.intermediate)]
+        nothing = state == TrialState.FAIL or math.isnan(value)
+        values = None if nothing else self._space.objectives(known.params, value)
+        self._storage.set_trial_state_values(self._ids[number], state, values)
         self._counts["running"] -= 1
         self._update(number)
         self._count(self._trials[number])
         return self._trials[number].state
+
+    def record(self, phase: str, number: int, seed_index: int, result: dict[str, Any]) -> None:
+        """Record what became of an agent of a trial that was trained anew."""
+        self._storage.set_study_user_attr(self._study._study_id, f"{_RETRAINED}{phase}_{number}_{seed_index}", result)
+
+    def recorded(self, phase: str) -> dict[tuple[int, int], dict[str, Any]]:
+        """Return what was recorded of a phase, by trial and seed index."""
+        return recorded(self.attributes, phase)
+
+    def describe(self, description: dict[str, Any]) -> None:
+        """Record what a reader of the log should know of the sweep that is about to begin."""
+        if self.attributes.get(DESCRIPTION) != description:
+            self._storage.set_study_user_attr(self._study._study_id, DESCRIPTION, description)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """All that was recorded of the study itself."""
+        return self._storage.get_study_user_attrs(self._study._study_id)
 
     def commit(self) -> list[Trial]:
         """Put all that happened on the disk, at once; return the trials that changed, in the order of their numbers.
@@ -177,14 +210,18 @@ class Study:
 
     def unfinished(self) -> list[Asked]:
         """Return the trials an earlier sweep left unfinished, in the order of their numbers."""
-        return [Asked(trial.number, trial.params) for trial in self._trials if trial.state == "running"]
+        running = [trial for trial in self._trials if trial.state == "running"]
+        return [Asked(trial.number, trial.params, len(trial.intermediate)) for trial in running]
 
     def counts(self) -> dict[str, int]:
         """Count the trials by state."""
         return dict(self._counts)
 
     def best(self) -> Best | None:
-        """Return the best complete trial, the earliest of equals; None before there is one."""
+        """Return the best complete trial, the earliest of equals; None before there is one.
+
+        With two objectives: the smallest network that solves the environment, before there is one the best return.
+        """
         return self._best
 
     def _create(self, params: dict[str, Any]) -> int:
@@ -198,18 +235,23 @@ class Study:
         return self._study.ask(fixed_distributions=self._space.searched)._trial_id
 
     def _update(self, number: int) -> None:
-        self._trials[number] = _as_trial(self._storage.get_trial(self._ids[number]))
+        self._trials[number] = as_trial(self._storage.get_trial(self._ids[number]))
         self._changed.add(number)
 
     def _count(self, trial: Trial) -> None:
         self._counts[trial.state] += 1
         if trial.state == "complete" and trial.value is not None:
-            before = self._best
-            if before is None or (trial.value, -trial.number) > (before.value, -before.number):
-                self._best = Best(trial.number, trial.value, trial.params)
+            one = Best(trial.number, trial.value, trial.params)
+            if self._best is None or self._worth(one) > self._worth(self._best):
+                self._best = one
+
+    def _worth(self, one: Best) -> tuple[float, ...]:
+        return *self._space.worth(one.params, one.value), -one.number
 
 
-def open_study(log: Path, name: str, space: Space, identity: dict[str, Any], sampler: str, seed: int) -> Study:
+def open_study(
+    log: Path, name: str, space: Space, identity: dict[str, Any], sampler: str, seed: int, pruner: str = "none"
+) -> Study:
     """Open the study of a log, or begin it.
 
     Raises:
@@ -227,7 +269,8 @@ def open_study(log: Path, name: str, space: Space, identity: dict[str, Any], sam
         if names:
             study = optuna.load_study(storage=storage, study_name=name)
         else:
-            study = optuna.create_study(storage=storage, study_name=name, direction="maximize")
+            directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: 2 if space.minimize else 1]
+            study = optuna.create_study(storage=storage, study_name=name, directions=directions)
         known = study.user_attrs.get(IDENTITY)
         if known is None:
             study.set_user_attr(IDENTITY, json.dumps(identity))
@@ -238,7 +281,7 @@ def open_study(log: Path, name: str, space: Space, identity: dict[str, Any], sam
                 more = [f"{len(differences) - _SHOWN} more"] if len(differences) > _SHOWN else []
                 shown = "; ".join(differences[:_SHOWN] + more)
                 raise ValueError(f"study {name!r} is another search ({shown}): choose another --study or --output")
-        opened = Study(journal, study, space, sampler, seed)
+        opened = Study(journal, study, space, sampler, seed, make_pruner(pruner, space.rungs))
         opened.commit()
     except BaseException:
         journal.close(commit=False)
@@ -246,7 +289,18 @@ def open_study(log: Path, name: str, space: Space, identity: dict[str, Any], sam
     return opened
 
 
-def _as_trial(trial: FrozenTrial) -> Trial:
+def recorded(attributes: dict[str, Any], phase: str) -> dict[tuple[int, int], dict[str, Any]]:
+    """Return the results of agents that are among a study's attributes, by trial and seed index."""
+    prefix, found = f"{_RETRAINED}{phase}_", {}
+    for key, result in attributes.items():
+        if key.startswith(prefix):
+            number, seed_index = map(int, key.removeprefix(prefix).split("_"))
+            found[number, seed_index] = result
+    return found
+
+
+def as_trial(trial: FrozenTrial) -> Trial:
+    """Return one of Optuna's trials as ours."""
     return Trial(
         number=trial.number,
         state=_STATES[trial.state],

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from jaxdqn.follower import FINISHED, Metric, Trial, TrialDetail
+from jaxdqn.follower import FINISHED, Conclusion, Metric, Trial, TrialDetail
 from jaxdqn.redact import hide_password
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
@@ -25,6 +25,7 @@ ALL_UP_TO, BEST_KEPT = 1_000, 100  # trials with a run each; further ones have o
 TABLE = "trials.csv"  # all trials of a study, an artifact of its run
 
 STUDY_TAG, TRIAL_TAG, PARENT_TAG = "jaxdqn.study", "jaxdqn.trial", "mlflow.parentRunId"
+WINNER_TAG = "jaxdqn.winner"
 LOG_TAG, STATE_TAG, SKIPPED_TAG = "jaxdqn.log", "jaxdqn.state", "jaxdqn.trials_without_a_run"
 
 
@@ -125,15 +126,45 @@ class MlflowSink:
             if trial.state in FINISHED:
                 self._write(trial)
 
-    def close(self) -> None:
-        """Attach the table of all trials to the parent run and end it."""
+    def close(self, conclusion: Conclusion | None = None) -> None:
+        """Attach what the sweep has come to and the table of all trials to the parent run, and end it."""
         try:
+            if conclusion is not None:
+                self._conclude(conclusion)
             if self._skipped:
                 self._client.set_tag(self._parent, SKIPPED_TAG, f"{len(self._skipped)}, see {TABLE}")
             with tempfile.TemporaryDirectory(prefix="jaxdqn-") as directory:
                 self._client.log_artifact(self._parent, str(self._write_table(Path(directory))))
         finally:
             self._client.set_terminated(self._parent)
+
+    def _conclude(self, conclusion: Conclusion) -> None:
+        """Log the figures on fresh seeds to the runs of their trials, the verdict and the report to the study's."""
+        for one in conclusion.confirm:
+            self._log_figures(self._run_of(one["number"]), "confirm", one)
+        if conclusion.verdict is not None:
+            self._log_figures(self._parent, "verdict", conclusion.verdict)
+            self._client.set_tag(self._parent, WINNER_TAG, str(conclusion.verdict["number"]))
+        for file in conclusion.files:
+            self._client.log_artifact(self._parent, str(file), None if file.suffix == ".html" else "pictures")
+        for trial, files in conclusion.agents.items():
+            run = self._run_of(trial)
+            there = {Path(x.path).name for x in self._client.list_artifacts(run, f"agents/trial-{trial}")}
+            for file in files:
+                if file.name not in there:
+                    self._client.log_artifact(run, str(file), f"agents/trial-{trial}")
+
+    def _run_of(self, trial: int) -> str:
+        run = self._runs.get(trial)
+        return run.run_id if run else self._parent
+
+    def _log_figures(self, run_id: str, prefix: str, figures: dict[str, Any]) -> None:
+        """Log the figures that are not there yet."""
+        known = self._client.get_run(run_id).data.metrics
+        for name in ("solved_share", "mean_return", "iqm_return", "worst_seed_return", "search_return"):
+            value = figures.get(name)
+            if value is not None and known.get(f"{prefix}_{name}") != value:
+                self._client.log_metric(run_id, f"{prefix}_{name}", value)
 
     def _note(self, trial: Trial) -> None:
         """Keep what the table and the choice of the best need."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from jaxdqn.command_line import main, refuse
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,7 +47,7 @@ def train(
     try:
         layout = devices.choose_layout(lanes)
     except ValueError as error:
-        _refuse(str(error))
+        refuse(str(error))
     shape = Uniform((width, width), batch_size, train_period, gradient_steps)
     _progress(f"measuring 5 spans of {seconds:g} s after compiling")
     row = measure(shape, layout, devices.platform(), seconds)
@@ -75,12 +76,12 @@ def host(
     """
     for name in only or ():
         if name not in PARTS:
-            _refuse(f"--only {name!r} is not allowed: parts are {', '.join(PARTS)}")
+            refuse(f"--only {name!r} is not allowed: parts are {', '.join(PARTS)}")
     try:
         output.mkdir(parents=True, exist_ok=True)
         (output / "host.json").touch()
     except OSError as error:
-        _refuse(f"--output {str(output)!r} is no writable directory: {error.strerror}")
+        refuse(f"--output {str(output)!r} is no writable directory: {error.strerror}")
 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: the cores belong to the training
 
@@ -198,32 +199,5 @@ def _progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def main() -> None:
-    """Run a command, `train` if none is named; what the user got wrong is one line and exit status 2."""
-    app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-    app.command()(train)
-    app.command()(host)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without ✓ shows a question mark
-    words = sys.argv[1:]
-    if not words or (words[0].startswith("-") and words[0] != "--help"):
-        words = ["train", *words]
-    try:
-        sys.exit(typer.main.get_command(app)(words, standalone_mode=False))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if not hasattr(error, "format_message"):
-            raise
-        wrong = [repr(detail["input"]) for detail in getattr(error.__cause__, "errors", list)()]
-        _refuse(": ".join([error.format_message(), *wrong]))
-
-
-def _refuse(reason: str) -> NoReturn:
-    print(f"error: {' '.join(reason.split())}", file=sys.stderr)
-    sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    main(train, host)

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 
 from jaxdqn.config import Config, Layout
+from jaxdqn.evaluate import Phase
 from jaxdqn.hyperparams import Hyperparams, defaults, stack
-from jaxdqn.population import Placement, Population, Progress
+from jaxdqn.population import Names, Placement, Population, Progress
 
 Lane = tuple[int, int]  # device, lane of its block
 Named = tuple[int, int, Hyperparams]  # trial, seed index, hyperparameters
@@ -18,15 +19,19 @@ def fixing(hyperparams: Hyperparams, *varied: str) -> tuple[tuple[str, Any], ...
     return tuple((name, value) for name, value in hyperparams._asdict().items() if name not in varied)
 
 
-def place(layout: Layout, agents: dict[Lane, Named]) -> Placement:
-    """A placement of these agents into a row."""
+def place(layout: Layout, agents: dict[Lane, Named], phases: dict[Lane, Phase] | None = None) -> Placement:
+    """A placement of these agents into a row; those whose phase is not given are of the search."""
     shape = layout.row_shape
     fresh, trial, seed_index = np.zeros(shape, bool), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     rows = {lane: agents.get(lane, (0, 0, defaults())) for lane in np.ndindex(*shape)}
     for lane, (number, index, _) in rows.items():
         fresh[lane], trial[lane], seed_index[lane] = lane in agents, number, index
     stacked = stack([hyperparams for _, _, hyperparams in rows.values()])
-    return Placement(fresh, trial, seed_index, Hyperparams(*(x.reshape(shape) for x in stacked)))
+    phase = np.zeros_like(trial)
+    for lane, its in (phases or {}).items():
+        phase[lane] = its
+    names = Names(phase, trial, seed_index)
+    return Placement(fresh, names, Hyperparams(*(x.reshape(shape) for x in stacked)))
 
 
 def made(config: Config, layout: Layout, seed: int = 0) -> Population:
@@ -36,11 +41,13 @@ def made(config: Config, layout: Layout, seed: int = 0) -> Population:
     return population
 
 
-def train(population: Population, agents: dict[Lane, Named], segments: list[int]) -> Progress:
+def train(
+    population: Population, agents: dict[Lane, Named], segments: list[int], phases: dict[Lane, Phase] | None = None
+) -> Progress:
     """Place agents into row 0 (all else is left as it is) and run segments of so many ticks."""
     layout = population.layout
     for i, ticks in enumerate(segments):
-        placement = place(layout, agents if i == 0 else {})
+        placement = place(layout, agents if i == 0 else {}, phases)
         population.dispatch(0, placement, np.full(layout.devices, ticks, np.int32))
     return population.read(0)
 

@@ -1,44 +1,66 @@
 """A population without agents: lives and returns are computed from names and hyperparameters at once."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from jaxdqn.config import Config, Layout
-from jaxdqn.population import Placement, Progress
+from jaxdqn.population import NOBODY, Placement, Progress
 
 
 class StandIn:
-    """Keeps the scheduler's protocol, and checks that it is kept towards it."""
+    """Keeps the scheduler's protocol, and checks that it is kept towards it.
 
-    def __init__(self, config: Config, layout: Layout, diverging: frozenset[int] = frozenset()) -> None:
-        self.config, self.layout, self.diverging = config, layout, diverging
+    `score` says what an agent of a phase, a trial and a seed index is worth; nan: it diverges.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        layout: Layout,
+        diverging: frozenset[int] = frozenset(),
+        score: Callable[[int, int, int], float] | None = None,
+    ) -> None:
+        self.config, self.layout, self.diverging, self.score = config, layout, diverging, score
         lanes = (layout.rows, *layout.row_shape)
-        self.step, self.trial, self.seed = (np.zeros(lanes, np.int64) for _ in range(3))
+        self.step, self.trial, self.seed, self.phase = (np.zeros(lanes, np.int64) for _ in range(4))
         self.alive, self.learning_rate = np.zeros(lanes, bool), np.zeros(lanes)
         self.placed: list[tuple[int, int]] = []  # (trial, seed index), in order
-        self.segments = 0
+        self.phases: list[int] = []  # theirs
+        self.replaced = self.emptied = 0  # living agents whose lane was given to another, lanes that were emptied
+        self.segments = self.fetched = 0  # fetched: how often parameters were asked for
         self._progress: list[Progress | None] = [None] * layout.rows
+
+    def compile(self) -> float:
+        return 0.0
 
     def dispatch(self, row: int, placement: Placement, num_ticks: np.ndarray) -> None:
         assert self._progress[row] is None, "dispatched before it was read"
         fresh = placement.fresh
-        assert not (fresh & self.alive[row]).any(), "a living agent was replaced"
-        self.placed += list(zip(placement.trial[fresh].tolist(), placement.seed_index[fresh].tolist(), strict=True))
+        names = placement.names
+        somebody = fresh & (names.trial != NOBODY)
+        self.emptied += int((fresh & ~somebody).sum())
+        self.replaced += int((somebody & self.alive[row]).sum())
+        self.placed += list(zip(names.trial[somebody].tolist(), names.seed_index[somebody].tolist(), strict=True))
+        self.phases += names.phase[somebody].tolist()
         self.step[row][fresh] = 0
-        self.alive[row] |= fresh
-        self.trial[row][fresh], self.seed[row][fresh] = placement.trial[fresh], placement.seed_index[fresh]
+        self.alive[row] = np.where(fresh, somebody, self.alive[row])
+        self.trial[row][fresh], self.seed[row][fresh] = names.trial[fresh], names.seed_index[fresh]
+        self.phase[row][fresh] = names.phase[fresh]
         self.learning_rate[row] = np.where(fresh, placement.hyperparams.learning_rate, self.learning_rate[row])
         started = self.alive[row].copy()
         lived = self.step[row] + num_ticks[:, None] * self.config.tick
         self.step[row] = np.where(started, np.minimum(lived, self.config.env_steps), self.step[row])
         self.alive[row] = started & (self.step[row] < self.config.env_steps)
-        diverged = started & np.isin(self.trial[row], list(self.diverging))
+        value = self._values(row)
+        diverged = started & (np.isin(self.trial[row], list(self.diverging)) | np.isnan(value))
         self.alive[row] &= ~diverged
         ended = started & ~self.alive[row] & ~diverged
-        value = -(np.log10(np.maximum(self.learning_rate[row], 1e-9)) ** 2) + 0.01 * self.seed[row]
         returns = np.where(ended[..., None], value[..., None] + np.array([-1.0, 1.0]), np.nan)
         self.segments += 1
         rungs = np.array(self.config.rungs, np.int64)
         reached = self.step[row][..., None] >= rungs
+        validation = (rungs + self.seed[row][..., None]) if self.score is None else value[..., None] + 0 * rungs
         self._progress[row] = Progress(
             alive=self.alive[row].copy(),
             diverged=diverged,
@@ -47,7 +69,7 @@ class StandIn:
             updates=(self.step[row] // 4).astype(np.int32),
             return_sum=10 * (self.step[row] // 10).astype(np.float32),
             loss_sum=self.step[row].astype(np.float32) / 8,
-            validation=np.where(reached, rungs + self.seed[row][..., None], np.nan).astype(np.float32),
+            validation=np.where(reached, validation, np.nan).astype(np.float32),
             returns=returns.astype(np.float32),
         )
 
@@ -55,3 +77,14 @@ class StandIn:
         progress, self._progress[row] = self._progress[row], None
         assert progress is not None, "read before it was dispatched"
         return progress
+
+    def _values(self, row: int) -> np.ndarray:
+        if self.score is None:
+            return -(np.log10(np.maximum(self.learning_rate[row], 1e-9)) ** 2) + 0.01 * self.seed[row]
+        return np.vectorize(self.score, otypes=[float])(self.phase[row], self.trial[row], self.seed[row])
+
+    def params(self, row: int) -> dict[str, dict[str, np.ndarray]]:
+        """A linear model of four observed values, whose biases say whose it is: its trial and its phase."""
+        self.fetched += 1
+        bias = np.stack([self.trial[row], self.phase[row]], axis=-1).astype(np.float32)
+        return {"linear": {"kernel": np.zeros((*self.layout.row_shape, 4, 2), np.float32), "bias": bias}}

@@ -9,6 +9,7 @@ from jaxdqn import cost, space
 from jaxdqn.accounts import Accounts
 from jaxdqn.config import Config, Layout
 from jaxdqn.hyperparams import defaults, stack
+from jaxdqn.lanes import Lanes
 from jaxdqn.population import Population
 from jaxdqn.study import open_study
 from jaxdqn.sweep import Limits, sweep
@@ -52,7 +53,7 @@ def test_the_passes_that_are_computed_are_the_updates_that_are_made(tmp_path: Pa
         population.compile()
         study = open_study(tmp_path / f"{block}.log", "s", searched, {}, "random", 0)
         accounts = Accounts()
-        list(sweep(population, study, searched, Limits(trials=8), accounts=accounts))
+        list(sweep(Lanes(population, 4, accounts=accounts), study, searched, Limits(trials=8)))
         told = sum(sum(trial.attributes["updates"]) for trial in study.trials())
         assert accounts.updates == told > 0
         assert (accounts.paid_updates > accounts.updates) == wasted

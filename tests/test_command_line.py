@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import inspect
 import os
@@ -12,17 +13,19 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import optuna
 import pytest
 
-from jaxdqn import devices, plan, recording, run
+from jaxdqn import devices, plan, recording, run, space
 from jaxdqn.journal import Journal
 from jaxdqn.plan import Settings
+from jaxdqn.study import Best
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "sweep.py"
+DEFAULT = space.load("default")
 
 
 class Outcome(NamedTuple):
@@ -62,7 +65,7 @@ CASES = {
         "--space mine.toml", ["batch_size 64", "buffer_size", "32"], "batch_size = 64\nbuffer_size = 32"
     ),
     "a space that is no TOML": Case("--space mine.toml", ["mine.toml", "no TOML", "line 3"], "gamma: 0.9"),
-    "a missing space": Case("--space missing.toml", ["'missing.toml'", "presets are article, default"]),
+    "a missing space": Case("--space missing.toml", ["'missing.toml'", "presets are ", "article, default"]),
     "a misspelt preset": Case("--space artikel", ["'artikel'", "did you mean article?"]),
     "a directory as space": Case("--space .", ["'.'", "can't be read"]),
     "no episodes": Case("--episodes 0", ["episodes = 0", "int in [1, "]),
@@ -90,6 +93,14 @@ CASES = {
     "no lanes": Case("--lanes 0", ["--lanes 0", "int in [1, 1000000]"]),
     "devices that are not there": Case("--devices 99", ["--devices 99", "this machine has"]),
     "no devices": Case("--devices 0", ["--devices 0", "this machine has"]),
+    "an unknown pruner": Case("--pruner nope", ["--pruner 'nope'", "halving, median, percentile"]),
+    "a pruner without rungs": Case(
+        "--space mine.toml --pruner halving", ["--pruner halving needs rungs", "'mine'"], "tau = 0.5"
+    ),
+    "an unknown choice of agents": Case("--save-agents some", ["--save-agents 'some'", "confirmed, all"]),
+    "fewer than no trials to confirm": Case("--confirm-top -1", ["--confirm-top -1", "int in [0, 1000]"]),
+    "no seeds to confirm with": Case("--confirm-seeds 0", ["--confirm-seeds 0", "int in [1, 10000]"]),
+    "fewer than no seeds of the verdict": Case("--verdict-seeds -1", ["--verdict-seeds -1", "int in [0, 10000]"]),
     "no time": Case("--time-budget 0", ["--time-budget 0", "above 0"]),
     "a time that is no number": Case("--time-budget nan", ["--time-budget nan", "above 0"]),
     "endless time": Case("--time-budget inf", ["--time-budget inf", "above 0"]),
@@ -168,7 +179,7 @@ def command(
         capfd.readouterr()
         status: Any = 0
         try:
-            script.main()
+            script.main(script.sweep, epilog=script.EXAMPLES)
         except SystemExit as ended:
             status = ended.code or 0
         return Outcome(status, *capfd.readouterr())
@@ -239,11 +250,11 @@ def made_before(directory: Path, **settings: Any) -> Path:
         ("--eval-episodes 10 --seeds 2", ["seeds: 1 there, 2 asked"]),
         (
             "--eval-episodes 20 --env-steps 3_000",
-            ["eval_episodes: 10 there, 20 asked", "env_steps: 20000 there, 3000 asked"],
+            ["eval_episodes: 10 there, 20 asked", f"env_steps: {DEFAULT.env_steps} there, 3000 asked"],
         ),
         (
             "--space mine.toml --study default-CartPole-v1",
-            ["env_steps: 20000 there, null asked", "hyperparameters.batch_size", "more"],
+            [f"env_steps: {DEFAULT.env_steps} there, null asked", "hyperparameters.batch_size", "more"],
         ),
     ],
 )
@@ -349,7 +360,7 @@ def entries(helped: str) -> dict[str, str]:
 
 def test_help_shows_every_option_with_what_it_means(helped: str, script: ModuleType) -> None:
     assert set(entries(helped)) == {*options(script), "--help"}
-    assert len(options(script)) == len(set(options(script))) == 18
+    assert len(options(script)) == len(set(options(script))) == 24
     assert all(len(text.split()) > 2 for text in entries(helped).values())
 
 
@@ -376,11 +387,20 @@ def test_a_process_shows_its_help(tmp_path: Path, helped: str) -> None:
     assert entries(plain(outcome.out)) == entries(helped)
 
 
+def result(
+    settings: Settings, finished: int, best: float | None = None, running: int = 0, stopped: bool = False
+) -> Any:
+    """How a sweep ended, as far as the next command depends on it."""
+    planned = plan.plan(dataclasses.replace(settings, storage="off", tracking="off"))
+    counts = {"complete": finished, "pruned": 0, "failed": 0, "running": running}
+    found = None if best is None else Best(0, best, {})
+    return SimpleNamespace(plan=planned, counts=counts, best=found, stopped=stopped)
+
+
 def test_the_command_that_goes_on_hides_its_password(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     typed = ["python", "sweep.py", "--storage", "postgresql://u:secretword@h/x", "--trials", "5"]
     monkeypatch.setattr(sys, "orig_argv", typed)
-    counts = {"complete": 5, "pruned": 0, "failed": 0, "running": 0}
-    printed = script._resume_command(Settings(trials=5), counts, None, False)
+    printed = script._resume_command(result(Settings(trials=5), 5))
     assert "secretword" not in printed
     assert printed.endswith("--trials 10")
 
@@ -397,9 +417,9 @@ def test_a_study_that_has_all_it_was_asked_for_is_offered_more(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, typed: list[str], settings: Settings, expected: str
 ) -> None:
     monkeypatch.setattr(sys, "orig_argv", ["python", "sweep.py", *typed])
-    counts = {"complete": 60, "pruned": 0, "failed": 4, "running": 0}
-    assert script._resume_command(settings, counts, 500.0, False) == f"python sweep.py {expected}"
-    assert script._resume_command(settings, counts, 500.0, True) == " ".join(["python", "sweep.py", *typed])
+    assert script._resume_command(result(settings, 64, 500.0)) == f"python sweep.py {expected}"
+    stopped = result(settings, 64, 500.0, stopped=True)
+    assert script._resume_command(stopped) == " ".join(["python", "sweep.py", *typed])
 
 
 def test_a_study_that_ran_out_of_time_is_offered_the_same_again(
@@ -409,10 +429,8 @@ def test_a_study_that_ran_out_of_time_is_offered_the_same_again(
     monkeypatch.setattr(sys, "orig_argv", typed)
     settings = Settings(trials=None, target_return=495.0, time_budget=12.0)
     for best, complete in ((None, 0), (480.0, 20)):
-        counts = {"complete": complete, "pruned": 0, "failed": 0, "running": 3}
-        assert script._resume_command(settings, counts, best, False) == " ".join(typed)
+        assert script._resume_command(result(settings, complete, best, running=3)) == " ".join(typed)
 
 
 def test_a_grid_that_was_trained_is_offered_nothing_more(script: ModuleType) -> None:
-    counts = {"complete": 12, "pruned": 0, "failed": 0, "running": 0}
-    assert script._resume_command(Settings(trials=12, sampler="grid"), counts, 1.0, False) is None
+    assert script._resume_command(result(Settings(trials=12, sampler="grid"), 12, 1.0)) is None

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from jaxdqn.follower import Follower, Trial
+from jaxdqn.follower import Conclusion, Follower, Trial
 
 QUICK = (0.001,)
 NEVER = (3_600.0,)  # a pause that ends only because the follower is closed
@@ -25,6 +25,7 @@ class Notebook:
         self.ordered, self.trouble = ordered, trouble
         self.written: list[Trial] = []
         self.closed = 0
+        self.conclusion: Conclusion | None = None
 
     def write(self, trials: list[Trial]) -> None:
         assert [t.number for t in trials] == sorted({t.number for t in trials})
@@ -33,8 +34,9 @@ class Notebook:
                 self.trouble(t)
                 self.written.append(t)
 
-    def close(self) -> None:
+    def close(self, conclusion: Conclusion | None = None) -> None:
         self.closed += 1
+        self.conclusion = conclusion
 
     @property
     def numbers(self) -> list[int]:
@@ -297,7 +299,7 @@ def test_a_sink_that_never_returns_is_given_up_and_left_alone(where: str) -> Non
             forever.wait()
 
     class Hanging(Notebook):
-        def close(self) -> None:
+        def close(self, conclusion: Conclusion | None = None) -> None:
             hang("close")
 
     sink = Hanging(trouble=lambda _: hang("write"))
@@ -322,7 +324,7 @@ def test_a_sink_that_never_returns_is_given_up_and_left_alone(where: str) -> Non
 
 def test_what_goes_wrong_while_a_sink_is_closed_is_said() -> None:
     class Stubborn(Notebook):
-        def close(self) -> None:
+        def close(self, conclusion: Conclusion | None = None) -> None:
             raise OSError("no room for the table")
 
     follower = Follower("the notebook", lambda: Stubborn(), [trial(0)])
@@ -341,3 +343,18 @@ def test_no_failure_shows_a_password() -> None:
     assert failure == "postgresql://me:***@localhost/db or *** is wrong"
     assert said is not None
     assert "word" not in said
+
+
+def test_a_sink_is_told_what_the_sweep_has_come_to_when_all_trials_are_written() -> None:
+    sink, conclusion = Notebook(), Conclusion([{"number": 1}], None, [], {})
+    follower = Follower("the notebook", lambda: sink, map(trial, range(40)))
+    assert follower.close(conclusion) is None
+    assert sink.numbers == list(range(40))
+    assert sink.conclusion is conclusion
+
+
+def test_a_sink_that_was_given_up_is_told_nothing() -> None:
+    sink = Notebook(trouble=failing(10**6))
+    follower = Follower("the notebook", lambda: sink, [trial(0)], delays_s=NEVER)
+    assert follower.close(Conclusion([], None, [], {})) is not None
+    assert sink.numbers == []

@@ -6,7 +6,7 @@ import pytest
 from jaxdqn.config import Config, Layout
 from jaxdqn.host_load import SimulatedDevice, simulated_gpu
 from jaxdqn.hyperparams import Hyperparams, defaults, stack
-from jaxdqn.population import Placement
+from jaxdqn.population import Names, Placement
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own, at import
 
@@ -22,7 +22,7 @@ def test_a_sweep_on_a_simulated_device_tells_and_records_every_trial() -> None:
 def test_a_simulated_lane_is_busy_for_as_long_as_its_agent_lives() -> None:
     device = SimulatedDevice(Config(env_steps=1_000, rungs=(500,)), Layout(1, 1, 1), seed=0, trials_per_s=1.0)
     hyperparams = Hyperparams(*(x.reshape(1, 1) for x in stack([defaults()])))
-    fresh = Placement(np.array([[True]]), np.array([[3]]), np.zeros((1, 1), int), hyperparams)
+    fresh = Placement(np.array([[True]]), Names(*(np.full((1, 1), x) for x in (0, 3, 0))), hyperparams)
     device.compile()
     segments, progress = 0, None
     while progress is None or progress.alive[0, 0]:

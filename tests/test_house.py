@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
+    "redact",
+    "files",
+    "command_line",
+    "statistics",
     "hyperparams",
     "config",
     "devices",
@@ -19,20 +23,37 @@ FLOORS = [
     "population",
     "cost",
     "benchmark",
-    "redact",
     "space",
+    "saved_agent",
+    "play",
+    "gymnasium_play",
+    "render",
     "host_agent",
     "placement",
     "accounts",
+    "lanes",
     "parzen",
     "sampler",
     "grid",
+    "pruner",
     "journal",
     "follower",
     "storage",
     "tracking",
     "study",
+    "events",
     "sweep",
+    "confirm",
+    "stages",
+    "history",
+    "report_data",
+    "optuna_figures",
+    "figures",
+    "pictures",
+    "report_sections",
+    "report",
+    "reporting",
+    "retrain",
     "plan",
     "recording",
     "run",
@@ -44,6 +65,10 @@ FLOORS = [
 ]
 KNOWN_BY = {
     "gymnax": {"environment"},
+    "gymnasium": {"gymnasium_play"},
+    "safetensors": {"saved_agent"},
+    "PIL": {"render"},
+    "plotly": {"figures", "optuna_figures"},
     "mlflow": {"tracking"},
     "flax": {"network"},
     "optuna": {
@@ -51,9 +76,12 @@ KNOWN_BY = {
         "parzen",
         "sampler",
         "grid",
+        "pruner",
         "journal",
         "storage",
         "study",
+        "history",
+        "optuna_figures",
         "objectives",
         "quality",
         "host_benchmark",
@@ -93,4 +121,4 @@ def test_the_population_alone_compiles_agents() -> None:
     jitting = {
         path.stem for path in PACKAGE.glob("*.py") if "jax.jit(" in path.read_text() or "@jax.jit" in path.read_text()
     }
-    assert jitting == {"population", "benchmark"}  # the latter for its matrix product
+    assert jitting == {"population", "benchmark", "play"}  # the latter two: a matrix product, one agent at play

@@ -6,9 +6,11 @@ import jax
 import numpy as np
 import pytest
 
+from jaxdqn import evaluate, network, prng
 from jaxdqn.config import Config, Layout
+from jaxdqn.evaluate import Phase
 from jaxdqn.hyperparams import Hyperparams, defaults
-from jaxdqn.population import Population, _all_finite
+from jaxdqn.population import NOBODY, Population, _all_finite
 from tests.helpers import Lane, Named, agent_at, fixing, made, same, train
 
 BASE = defaults()._replace(
@@ -26,6 +28,7 @@ VARIED = (
 CONFIG = Config(
     env_steps=200,
     eval_episodes=5,
+    fresh_episodes=9,
     tick=8,
     slots=160,
     batch_sizes=(16, 128),
@@ -92,7 +95,7 @@ def test_a_diverging_neighbour_ends_marked_and_changes_no_bit(population: Popula
     assert progress.diverged.tolist() == [[False, True, False, False], [False] * 4]
     assert progress.step[0, 1] < 200
     assert np.isnan(progress.returns[0, 1]).all()
-    assert np.isfinite(progress.returns[0, [0, 2, 3]]).all()
+    assert np.isfinite(progress.returns[0, [0, 2, 3], :5]).all()
     finite = jax.tree.map(lambda x: np.isfinite(x).all(), agent_at(population, (0, 1))[0].learner.params)
     assert all(jax.tree.leaves(finite))
 
@@ -107,6 +110,69 @@ def test_two_seeds_of_a_trial_differ_and_the_same_seed_repeats(population: Popul
     progress = train(population, {(0, 0): X, (0, 1): (3, 2, X[2]), (1, 0): X}, [25])
     assert progress.loss_sum[0, 0] != progress.loss_sum[0, 1]
     assert progress.loss_sum[0, 0] == progress.loss_sum[1, 0]
+
+
+def test_agents_of_two_phases_with_the_same_name_differ(population: Population) -> None:
+    phases = {(0, i): phase for i, phase in enumerate(Phase)}
+    progress = train(population, dict.fromkeys(phases, X), [25], phases)
+    assert len(set(progress.loss_sum[0].tolist())) == len(Phase) == 4
+    assert len({tuple(returns[:5]) for returns in progress.returns[0].tolist()}) == 4
+    again = train(population, {(1, 2): X}, [25], {(1, 2): Phase.VERDICT})
+    assert again.loss_sum[1, 2] == progress.loss_sum[0, Phase.VERDICT]
+    assert np.array_equal(again.returns[1, 2], progress.returns[0, Phase.VERDICT], equal_nan=True)
+
+
+def test_neighbours_of_another_phase_change_no_bit(population: Population, alone: Any) -> None:
+    phases = {(0, 1): Phase.CONFIRM, (0, 2): Phase.VERDICT, (0, 3): Phase.RETRAIN}
+    train(population, lanes(X, X, *OTHERS[:2]), [25], phases)
+    assert same(agent_at(population, (0, 0)), alone)
+
+
+def test_an_agent_that_is_trained_anew_is_scored_on_episodes_of_its_own_number(population: Population) -> None:
+    phases = {(0, 1): Phase.CONFIRM, (1, 0): Phase.VERDICT}
+    returns = train(population, {(0, 0): X, (0, 1): X, (1, 0): OTHERS[0]}, [25], phases).returns
+    scored = np.isfinite(returns).sum(axis=-1)
+    assert (scored[0, 0], scored[0, 1], scored[1, 0]) == (5, 9, 9)
+    assert scored.sum() == 23
+    assert np.isfinite(returns[0, 0, :5]).all()  # then NaN
+
+
+def test_more_episodes_begin_with_the_same_ones() -> None:
+    params = network.init(prng.root(0), SMALL, small())
+    key = prng.root(1)
+
+    @jax.jit
+    def returns(num: int) -> Any:
+        return evaluate.greedy_returns(key, params, SMALL, small(), num, 12, 5)
+
+    all_of_them = returns(12)
+    assert np.isfinite(all_of_them).all()
+    for num in (0, 4, 5, 7):
+        some = returns(num)
+        assert np.array_equal(some[:num], all_of_them[:num])
+        assert np.isnan(some[num:]).all()
+
+
+def test_a_lane_that_is_emptied_is_dead_is_not_scored_and_changes_no_bit(population: Population, alone: Any) -> None:
+    train(population, lanes(X, *OTHERS), [11])
+    progress = train(population, {(0, 1): (NOBODY, 0, BASE), (0, 3): (NOBODY, 0, BASE)}, [14])
+    assert same(agent_at(population, (0, 0)), alone)
+    assert progress.step.tolist() == [[200, 0, 200, 0], [200] * 4]
+    assert not progress.alive[0].any()
+    assert not progress.diverged[0].any()
+    assert np.isfinite(progress.returns[0]).any(axis=-1).tolist() == [True, False, True, False]
+    assert not train(population, {}, [25]).alive.any()
+    train(population, lanes(X, first=(0, 1)), [25])  # the lane is as good as new
+    assert same(agent_at(population, (0, 1)), alone)
+
+
+def test_the_parameters_of_a_row_are_those_its_agents_ended_with(population: Population) -> None:
+    train(population, lanes(X, *OTHERS), [25])
+    params = population.params(0)
+    for lane in ((0, 0), (0, 2)):
+        (_, learner), _ = agent_at(population, lane)
+        assert same(jax.tree.map(lambda x, at=lane: x[at], params), learner.params)
+    assert not same(*(jax.tree.map(lambda x, i=i: x[0, i], params) for i in (0, 2)))
 
 
 def test_nothing_is_compiled_after_the_start(population: Population) -> None:

@@ -1,5 +1,6 @@
 """Validation at rungs, on an environment where every episode is perfect, and on one where it never is."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -7,7 +8,7 @@ from jaxdqn import environment
 from jaxdqn.config import Config, Layout
 from jaxdqn.hyperparams import defaults
 from tests import probes
-from tests.helpers import agent_at, fixing, made, train
+from tests.helpers import agent_at, fixing, made, same, train
 
 HYPERPARAMS = defaults()._replace(hidden_width=4, batch_size=8, warmup_steps=8, train_period=4, buffer_size=32)
 NUM_RUNGS = 4
@@ -58,5 +59,6 @@ def test_the_best_validated_checkpoint_is_kept_and_the_end_is_validated_too() ->
     wild = HYPERPARAMS._replace(epsilon_end=1.0)
     progress = train(population, {(0, 0): (0, 0, wild)}, [11])
     _, record = agent_at(population, (0, 0))
-    assert record.best_return >= np.nanmax(progress.validation[0, 0])
-    assert progress.returns[0, 0].mean() == record.best_return  # the environment is deterministic
+    assert record.best_worth >= np.nanmax(progress.validation[0, 0])
+    assert progress.returns[0, 0].mean() == record.best_worth  # the environment is deterministic
+    assert same(jax.tree.map(lambda x: x[0, 0], population.params(0)), record.best_params)  # those that were scored

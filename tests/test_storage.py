@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from jaxdqn.follower import Follower, Trial
+from jaxdqn.follower import Conclusion, Follower, Trial
 from jaxdqn.storage import StorageSink, check_study, open_storage
 
 SEARCHED: dict[str, BaseDistribution] = {
@@ -286,3 +286,33 @@ def test_sqlite_has_a_write_ahead_log_that_is_emptied_at_the_end(tmp_path: Path)
     assert (tmp_path / "study.db-wal").exists()
     to.close()
     assert [path.name for path in tmp_path.iterdir()] == ["study.db"]
+
+
+def test_what_a_sweep_has_come_to_are_attributes_of_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"number": 0, "mean_return": 495.5, "returns": [500.0, None], "solved_interval": [0.5, 1.0]}
+    said = Conclusion([one, {"number": 1}], {**one, "mean_return": 490.0}, [], {})
+    for conclusion in (None, said, said):
+        if conclusion is said and load_attributes(tmp_path).keys() >= {"confirm"}:
+            monkeypatch.setattr(RDBStorage, "set_study_user_attr", lambda *_: pytest.fail("said before"))
+        to = sink(open_storage(url(tmp_path)))
+        to.write([trial(0, attributes={"num_parameters": 9})])
+        to.close(conclusion)
+        kept = load_attributes(tmp_path)
+        expected = {} if conclusion is None else {"confirm": said.confirm, "verdict": said.verdict}
+        assert {name: kept[name] for name in kept if name in ("confirm", "verdict")} == expected
+
+
+def test_a_later_conclusion_replaces_the_one_before(tmp_path: Path) -> None:
+    for number in (3, 4):
+        to = sink(open_storage(url(tmp_path)))
+        to.close(Conclusion([{"number": number}], {"number": number}, [], {}))
+    assert load_attributes(tmp_path)["confirm"] == [{"number": 4}]
+    assert load_attributes(tmp_path)["verdict"] == {"number": 4}
+
+
+def load_attributes(directory: Path) -> dict[str, Any]:
+    storage = RDBStorage(url(directory))
+    attributes = optuna.load_study(study_name="a study", storage=storage).user_attrs
+    storage.remove_session()
+    storage.engine.dispose()
+    return attributes

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jaxdqn import tracking
-from jaxdqn.follower import Follower, Metric, Trial, TrialDetail
+from jaxdqn.follower import Conclusion, Follower, Metric, Trial, TrialDetail
 from jaxdqn.tracking import MlflowSink
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own, at import
@@ -270,3 +270,95 @@ def test_a_log_of_the_same_name_has_a_run_of_its_own(place: Path) -> None:
     values = {parents[run.data.tags[tracking.PARENT_TAG]]: run.data.metrics["mean_return"] for run in children}
     assert len(children) == len(parents) == 2
     assert values == {"one": 1.0, "two": 2.0}
+
+
+# What the sweep has come to
+
+
+def figures(number: int, mean_return: float) -> dict[str, Any]:
+    known = {"solved_share": 0.75, "iqm_return": 499.0, "worst_seed_return": None, "search_return": 500.0}
+    return {"number": number, "mean_return": mean_return, **known, "returns": [500.0, None], "lanes": []}
+
+
+@pytest.fixture
+def conclusion(place: Path) -> Conclusion:
+    made = place / "made"
+    made.mkdir()
+    files = [made / name for name in ("report.html", "history.png", "verdict-0.json", "verdict-0.safetensors")]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    confirm = [figures(2, 495.0), figures(0, 480.0)]
+    return Conclusion(confirm, figures(2, 490.0), files[:2], {2: files[2:]})
+
+
+def artifacts(directory: Path, run: Any) -> set[str]:
+    from mlflow import MlflowClient
+
+    client, found, folders = MlflowClient(f"sqlite:///{directory}/mlflow.db"), set(), [None]
+    while folders:
+        for one in client.list_artifacts(run.info.run_id, folders.pop()):
+            (folders.append if one.is_dir else found.add)(one.path)
+    return found
+
+
+def test_what_a_sweep_has_come_to_is_logged_once(place: Path, conclusion: Conclusion) -> None:
+    for _ in range(2):
+        to = sink(place)
+        to.write([trial(number) for number in range(3)])
+        to.close(conclusion)
+    parent, children = runs(place)
+    for run, mean_return in ((children[2], 495.0), (children[0], 480.0)):
+        confirmed = {name: x for name, x in run.data.metrics.items() if name.startswith("confirm_")}
+        assert confirmed == {
+            "confirm_solved_share": 0.75,
+            "confirm_mean_return": mean_return,
+            "confirm_iqm_return": 499.0,
+            "confirm_search_return": 500.0,
+        }
+        assert history(place, run, "confirm_mean_return") == [(0, mean_return)]
+    assert not [name for name in children[1].data.metrics if name.startswith("confirm_")]
+    assert history(place, parent, "verdict_mean_return") == [(0, 490.0)]
+    assert "verdict_worst_seed_return" not in parent.data.metrics
+    assert parent.data.tags[tracking.WINNER_TAG] == "2"
+    assert artifacts(place, parent) == {tracking.TABLE, "report.html", "pictures/history.png"}
+    saved = {f"agents/trial-2/verdict-0.{suffix}" for suffix in ("json", "safetensors")}
+    assert [artifacts(place, run) for run in children] == [set(), set(), saved]
+    assert [run.info.status for run in (parent, *children)] == ["FINISHED"] * 4
+
+
+def test_the_same_conclusion_again_costs_no_metric_and_no_agent(place: Path, conclusion: Conclusion) -> None:
+    for _ in range(2):
+        to = sink(place)
+        to.write([trial(number) for number in range(3)])
+        calls = watch(to)
+        to.close(conclusion)
+    assert "log_metric" not in calls
+    assert calls.count("log_artifact") == 3  # the report, its picture and the table, which may have changed
+
+
+def test_the_figures_of_a_trial_without_a_run_are_logged_to_the_study(place: Path, conclusion: Conclusion) -> None:
+    to = sink(place, all_up_to=1, best_kept=1)
+    to.write([trial(0), trial(1, value=99.0), trial(2, value=-5.0)])
+    to.close(conclusion)
+    parent, children = runs(place)
+    assert numbers(children) == [0, 1]
+    assert parent.data.metrics["confirm_mean_return"] == 495.0
+    assert "agents/trial-2/verdict-0.json" in artifacts(place, parent)
+
+
+def test_a_sweep_that_confirmed_nothing_adds_nothing(place: Path) -> None:
+    to = sink(place)
+    to.write([trial(0)])
+    to.close(Conclusion([], None, [], {}))
+    parent, (child,) = runs(place)
+    assert artifacts(place, parent) == {tracking.TABLE}
+    assert not [name for name in (*parent.data.metrics, *child.data.metrics) if name.startswith(("confirm", "verdict"))]
+    assert tracking.WINNER_TAG not in parent.data.tags
+
+
+def test_the_parent_run_ends_even_if_a_file_of_the_conclusion_is_gone(place: Path, conclusion: Conclusion) -> None:
+    conclusion.files[0].unlink()
+    follower = Follower("MLflow", lambda: sink(place), [trial(0)], delays_s=(0.01,))
+    assert str(follower.close(conclusion)).startswith("all trials are in MLflow, but it could not be closed: ")
+    parent, _ = runs(place)
+    assert parent.info.status == "FINISHED"

@@ -13,6 +13,7 @@ import optuna
 import pytest
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "sweep.py"
+SEARCH_ONLY = ("--confirm-top", "0", "--no-report")
 TINY = """
 env_steps = 400
 eval_episodes = 10
@@ -45,7 +46,7 @@ def stored(directory: Path) -> list[optuna.trial.FrozenTrial]:
 @pytest.mark.filterwarnings("ignore")
 def test_a_sweep_is_recorded_alike_everywhere_and_goes_on_where_it_ended(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY)
-    options = ("--space", "tiny.toml", "--seeds", "2", "--lanes", "8", "--trials")
+    options = ("--space", "tiny.toml", "--seeds", "2", "--lanes", "8", *SEARCH_ONLY, "--trials")
     summary, said = swept(tmp_path, *options, "5")
     assert summary["trials"] == {"complete": 5, "pruned": 0, "failed": 0, "running": 0}
     assert summary["compiles_after_start"] == 0
@@ -86,7 +87,7 @@ def test_a_sweep_is_recorded_alike_everywhere_and_goes_on_where_it_ended(tmp_pat
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished_and_prints_the_command_that_goes_on(tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(TINY.replace("env_steps = 400", "env_steps = 20_000"))
-    command = [sys.executable, str(SCRIPT), "--space", "tiny.toml", "--trials", "60"]
+    command = [sys.executable, str(SCRIPT), "--space", "tiny.toml", *SEARCH_ONLY, "--trials", "60"]
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -117,13 +118,17 @@ def test_ctrl_c_keeps_what_is_finished_and_prints_the_command_that_goes_on(tmp_p
 def test_the_default_sweep_solves_cartpole_without_compiling_again(tmp_path: Path) -> None:
     summary, _ = swept(tmp_path)
     assert summary["best"]["mean_return"] >= 475
-    assert summary["trials"]["complete"] == 64
+    assert sum(summary["trials"].values()) == 64
+    assert summary["trials"]["running"] == 0
+    assert summary["verdict"]["number"] == summary["confirm"][0]["number"]
+    assert summary["verdict"]["mean_return"] >= 475
+    assert (Path(tmp_path) / summary["output"] / "report.html").is_file()
     assert summary["compiles_after_start"] == 0
 
 
 @pytest.mark.slow
 def test_the_search_of_the_article_takes_one_compile(tmp_path: Path) -> None:
-    summary, _ = swept(tmp_path, "--space", "article", "--trials", "32")
+    summary, _ = swept(tmp_path, "--space", "article", "--trials", "32", *SEARCH_ONLY)
     assert sum(summary["trials"].values()) == 32
     assert summary["trials"]["running"] == 0
     assert summary["compiles_after_start"] == 0

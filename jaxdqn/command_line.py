@@ -1,0 +1,77 @@
+"""What the commands share: what a user got wrong is one line on stderr and exit status 2."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import typer
+
+from jaxdqn.redact import hide_password
+
+
+def main(*functions: Callable[..., Any], epilog: str | None = None) -> NoReturn:
+    """Run a command, whose arguments and help are those of its function, and end the process.
+
+    Of several functions the first word names one; the first of them is meant where none is named.
+    """
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    for function in functions:
+        app.command(epilog=epilog)(function)
+    words = sys.argv[1:]
+    if len(functions) > 1 and (not words or (words[0].startswith("-") and words[0] != "--help")):
+        words = [functions[0].__name__, *words]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that a terminal can't show must not end a command
+    command = typer.main.get_command(app)
+    try:
+        sys.exit(command(words, standalone_mode=False))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        wrong = [repr(detail["input"]) for detail in getattr(error.__cause__, "errors", list)()]
+        refuse(": ".join([error.format_message(), *wrong]))
+
+
+def refuse(reason: str, status: int = 2) -> NoReturn:
+    """End the process with one line that says why."""
+    print(f"error: {hide_password(' '.join(reason.split()))}", file=sys.stderr)
+    sys.exit(status)
+
+
+def stop_on_signals() -> threading.Event:
+    """Let the first SIGINT or SIGTERM set an event, which ends the work after its segment.
+
+    The second one ends the process.
+    """
+    stop = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+
+    def handle(_: int, __: Any) -> None:
+        stop.set()
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
+        os.write(2, b"ending after this segment; once more to leave at once\n")  # print may be in use right now
+
+    for number in signals:
+        signal.signal(number, handle)
+    return stop
+
+
+def shell_word(text: Any) -> str:
+    """Quote a word for a shell, its password hidden."""
+    return shlex.quote(hide_password(str(text)))
+
+
+def typed() -> str:
+    """Return the command as it was typed, without passwords."""
+    return " ".join(map(shell_word, sys.orig_argv))

@@ -1,0 +1,61 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash at any moment, finds the old one or the new one and never a part."""
+    written = stage(path, content)
+    try:
+        os.replace(written, path)
+    except BaseException:
+        written.unlink(missing_ok=True)
+        raise
+    flush_directory(path.parent)
+
+
+def stage(path: Path, content: bytes) -> Path:
+    """Put the content of a file on the disk beside it, under a name that nothing else has; return that name."""
+    beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with beside.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    return beside
+
+
+def read_at_most(path: Path, limit: int) -> bytes:
+    """Read a regular file of at most `limit` bytes.
+
+    Raises:
+        ValueError: it is larger, is no file or can't be read.
+    """
+    try:
+        if not path.is_file():
+            raise ValueError(f"{path.name!r} is no file" if path.exists() else f"there is no file {path.name!r}")
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise ValueError(f"{path.name!r} can't be read: {error.strerror or error}") from error
+    if len(content) > limit:
+        raise ValueError(f"{path.name!r} has {path.stat().st_size:,} bytes: at most {limit:,} are allowed")
+    return content
+
+
+def flush_directory(directory: Path) -> None:
+    """Put the names in a directory on the disk."""
+    with contextlib.suppress(OSError):  # some systems can't flush a directory
+        opened = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)

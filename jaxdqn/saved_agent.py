@@ -1,0 +1,380 @@
+r"""Saved agents: weights as safetensors, all else as JSON. No pickle; loading checks everything and runs nothing.
+
+An agent is two files in one directory. `NAME.safetensors` holds float32 tensors in the agent's own shapes:
+`LAYER.kernel` [inputs, outputs] and `LAYER.bias` [outputs]; the layers are `hidden_0`, `hidden_1`, …, `head`, or
+`linear` alone where there are no hidden ones. `NAME.json` is one object:
+
+- `format`, `format_version`: "jaxdqn agent", 1
+- `environment`: gymnax's name, which is Gymnasium's too where both have it
+- `network`: `layers` (names, in order), `sizes` (observation, hidden units …, actions) and `activation`, "relu"
+- `normalisation`: null, or the `mean` and `std` of each observed value
+- `hyperparameters`: all of `jaxdqn.hyperparams.Hyperparams`
+- `key`: what the agent's random streams come from: `study_seed`, `phase`, `trial`, `seed_index`
+- `scores`: `mean_return` and whatever else was measured when it was saved
+- `versions`: of the packages it was made with
+- `weights`: `file`, a bare name in the same directory, and its `sha256`
+
+Another program needs NumPy and safetensors only:
+
+    import json, pathlib, numpy as np
+    from safetensors.numpy import load_file
+
+    about = json.loads(pathlib.Path("verdict-0.json").read_text())
+    weights = load_file(about["weights"]["file"])
+
+    def act(obs):
+        x = np.asarray(obs, np.float32)
+        if normal := about["normalisation"]:
+            x = (x - np.float32(normal["mean"])) / np.float32(normal["std"])
+        for layer in about["network"]["layers"]:
+            x = x @ weights[f"{layer}.kernel"] + weights[f"{layer}.bias"]
+            x = np.maximum(x, 0) if layer.startswith("hidden") else x
+        return int(np.argmax(x))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from jaxdqn import environment
+from jaxdqn.config import Config
+from jaxdqn.files import flush_directory, read_at_most, stage, write_whole
+from jaxdqn.hyperparams import Hyperparams, check_value
+from jaxdqn.network import Params
+
+FORMAT, FORMAT_VERSION = "jaxdqn agent", 1
+MAX_JSON_BYTES = 1_000_000
+_MAX_HEADER_BYTES = 100_000  # of a file of weights, besides the weights
+_PACKAGES = ("jaxdqn", "jax", "flax", "gymnax", "numpy")
+_WINNER = "winner.json"
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what an agent depends on here."""
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in _PACKAGES}}
+
+
+@dataclass(frozen=True, eq=False)
+class SavedAgent:
+    """All it takes to let an agent play, and to know where it came from."""
+
+    env: str
+    params: Params  # float32, in the agent's own shapes
+    hyperparams: Hyperparams  # Python numbers
+    obs_mean: tuple[float, ...]  # one an observed value; empty: it does not normalise
+    obs_std: tuple[float, ...]
+    key: dict[str, Any]  # JSON: study_seed, phase, trial, seed_index
+    scores: dict[str, Any]  # JSON: mean_return, std_return, num_episodes, …
+    versions: dict[str, str] = field(default_factory=versions)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Observed values, units of each hidden layer, actions."""
+        env = environment.make(self.env)
+        return [env.obs_size, *[self.hyperparams.hidden_width] * self.hyperparams.hidden_layers, env.num_actions]
+
+    @property
+    def mean_return(self) -> float:
+        """The score it was saved with; −∞ if none."""
+        return float(self.scores.get("mean_return", -math.inf))
+
+
+def layers(hyperparams: Hyperparams) -> list[str]:
+    """Return the names of an agent's layers, from the observation to the actions."""
+    hidden = [f"hidden_{i}" for i in range(hyperparams.hidden_layers)]
+    return [*hidden, "head"] if hidden else ["linear"]
+
+
+def trim(params: Params, hyperparams: Hyperparams) -> Params:
+    """Cut one agent's network out of the population's largest shape: the units and layers it uses."""
+    width = hyperparams.hidden_width
+    trimmed = {}
+    for name in layers(hyperparams):
+        num_in = None if name in ("hidden_0", "linear") else width
+        num_out = None if name in ("head", "linear") else width
+        trimmed[name] = {
+            "kernel": np.array(params[name]["kernel"], np.float32)[:num_in, :num_out].copy(),
+            "bias": np.array(params[name]["bias"], np.float32)[:num_out].copy(),
+        }
+    return trimmed
+
+
+def config_of(agent: SavedAgent) -> Config:
+    """Return the static settings an agent plays with: the network in its own shape."""
+    layers = agent.hyperparams.hidden_layers
+    return Config(
+        env=agent.env,
+        hidden_width=agent.hyperparams.hidden_width if layers else 1,
+        hidden_layers=layers,
+        linear=layers == 0,
+        obs_mean=agent.obs_mean,
+        obs_std=agent.obs_std,
+    )
+
+
+def save(path: Path | str, agent: SavedAgent) -> Path:
+    """Write `<stem>.safetensors` and `<stem>.json`, each whole or not at all, and return the latter's path.
+
+    The JSON comes last and an older one goes first, so that a JSON always stands beside its own weights.
+
+    Raises:
+        ValueError: the agent is not one that `load` would take.
+    """
+    about, weights = _paths(Path(path))
+    tensors = {f"{layer}.{name}": x for layer, arrays in agent.params.items() for name, x in arrays.items()}
+    check(agent, tensors)
+    content = safetensors.numpy.save({name: np.ascontiguousarray(x) for name, x in tensors.items()})
+    description = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "environment": agent.env,
+        "network": _network(agent),
+        "normalisation": {"mean": list(agent.obs_mean), "std": list(agent.obs_std)} if agent.obs_mean else None,
+        "hyperparameters": agent.hyperparams._asdict(),
+        "key": agent.key,
+        "scores": agent.scores,
+        "versions": agent.versions,
+        "weights": {"file": weights.name, "sha256": hashlib.sha256(content).hexdigest()},
+    }
+    text = json.dumps(description, indent=2, allow_nan=False).encode()
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(f"its description has {len(text):,} bytes: at most {MAX_JSON_BYTES:,} are allowed")
+    about.parent.mkdir(parents=True, exist_ok=True)
+    staged: list[Path] = []
+    try:
+        staged += [stage(weights, content)]
+        staged += [stage(about, text)]
+        about.unlink(missing_ok=True)
+        os.replace(staged[0], weights)
+        flush_directory(about.parent)
+        os.replace(staged[1], about)
+        flush_directory(about.parent)
+    finally:
+        for left in staged:
+            left.unlink(missing_ok=True)
+    return about
+
+
+def load(path: Path | str) -> SavedAgent:
+    """Load an agent; `path` names its JSON, its weights or what both names begin with.
+
+    Raises:
+        ValueError: what is wrong in it, with the value and what is allowed.
+    """
+    about, _ = _paths(Path(path))
+    try:
+        return _load(about)
+    except ValueError as error:
+        raise ValueError(f"agent {str(about)!r}: {error}") from error
+
+
+def check(agent: SavedAgent, tensors: dict[str, np.ndarray]) -> None:
+    """Check an agent and its weights, `LAYER.kernel` and `LAYER.bias`.
+
+    Raises:
+        ValueError: the first thing that does not fit.
+    """
+    env = environment.make(agent.env)
+    for name, value in agent.hyperparams._asdict().items():
+        check_value(name, value)
+    if agent.hyperparams.normalize_obs != bool(agent.obs_mean):
+        needed = f"mean and std of {env.obs_size} values" if agent.hyperparams.normalize_obs else "null"
+        raise ValueError(f"normalisation does not fit normalize_obs = {agent.hyperparams.normalize_obs}: {needed}")
+    for name, values in (("mean", agent.obs_mean), ("std", agent.obs_std)):
+        if agent.obs_mean and (len(values) != env.obs_size or not all(map(math.isfinite, values))):
+            raise ValueError(f"normalisation.{name} = {values!r} is not allowed: {env.obs_size} finite numbers")
+    if not all(value > 0 for value in agent.obs_std):
+        raise ValueError(f"normalisation.std = {agent.obs_std!r} is not allowed: numbers above 0")
+    for name in ("mean_return", "std_return"):
+        if not _is_number(agent.scores.get(name, 0.0)):
+            raise ValueError(f"scores.{name} = {agent.scores[name]!r} is not allowed: a finite number")
+    shapes = _shapes(agent)
+    if tensors.keys() != shapes.keys():
+        raise ValueError(f"tensors {', '.join(sorted(tensors))} are not allowed: {', '.join(sorted(shapes))}")
+    for name, shape in shapes.items():
+        tensor = tensors[name]
+        if tensor.shape != shape or tensor.dtype != np.float32:
+            found = f"{tensor.dtype} of shape {list(tensor.shape)}"
+            raise ValueError(f"tensor {name} is {found}: float32 of shape {list(shape)} is allowed")
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"tensor {name} holds {tensor[~np.isfinite(tensor)][0]}: finite numbers are allowed")
+
+
+def path_of(output: Path, trial: int, phase: str, seed_index: int) -> Path:
+    """Return where the agent of a trial is saved in a sweep's directory."""
+    return output / "agents" / f"trial-{trial}" / f"{phase}-{seed_index}.json"
+
+
+def mark_winner(output: Path, trial: int) -> None:
+    """Write down which trial's agents are the ones to take."""
+    path = output / "agents" / _WINNER
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, json.dumps({"trial": trial}).encode())
+
+
+def find(output: Path, trial: int | None = None) -> list[Path]:
+    """Return the saved agents of a trial (None: the winner), by phase and seed index.
+
+    Raises:
+        ValueError: there are none; says what there is.
+    """
+    agents = output / "agents"
+    if not output.is_dir():
+        raise ValueError(f"{str(output)!r} is no directory: give the --output of a sweep")
+    known = sorted(
+        int(found[1])
+        for path in (agents.iterdir() if agents.is_dir() else ())
+        if (found := re.fullmatch(r"trial-([0-9]{1,18})", path.name)) and _agents_in(path)
+    )
+    if not known:
+        raise ValueError(f"no saved agents in {str(output)!r}: is it the --output of a sweep that has come to its end?")
+    there = f"trial{'s' if len(known) > 1 else ''} {', '.join(map(str, known[:20]))}{', …' if known[20:] else ''}"
+    if trial is None and not (agents / _WINNER).exists():
+        raise ValueError(f"no winner is marked in {str(output)!r}: give --trial; there are agents of {there}")
+    chosen = _winner(agents / _WINNER) if trial is None else trial
+    if chosen not in known:
+        raise ValueError(f"trial {chosen} has no saved agent in {str(output)!r}: there are agents of {there}")
+    return _agents_in(agents / f"trial-{chosen}")
+
+
+def _agents_in(directory: Path) -> list[Path]:
+    inside = directory.iterdir() if directory.is_dir() else ()
+    found = [(re.fullmatch(r"([a-z_]+)-([0-9]{1,9})\.json", path.name), path) for path in inside]
+    return [path for _, _, path in sorted((name[1], int(name[2]), path) for name, path in found if name)]
+
+
+def _winner(path: Path) -> int:
+    try:
+        trial = _take(_object(read_at_most(path, 1_000)), "trial", int)
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r} names no winner: {error}; give --trial") from error
+    return int(trial)
+
+
+def _paths(path: Path) -> tuple[Path, Path]:
+    """Return the paths of the JSON and of the weights, from either or from what both begin with."""
+    stem = path.name.removesuffix(".json").removesuffix(".safetensors")
+    if not stem:
+        raise ValueError(f"{str(path)!r} names no agent: give its .json, or its name without that")
+    return path.with_name(f"{stem}.json"), path.with_name(f"{stem}.safetensors")
+
+
+def _shapes(agent: SavedAgent) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer, num_in, num_out in zip(layers(agent.hyperparams), agent.sizes[:-1], agent.sizes[1:], strict=True):
+        shapes |= {f"{layer}.kernel": (num_in, num_out), f"{layer}.bias": (num_out,)}
+    return shapes
+
+
+def _network(agent: SavedAgent) -> dict[str, Any]:
+    return {"layers": layers(agent.hyperparams), "sizes": agent.sizes, "activation": "relu"}
+
+
+def _load(about: Path) -> SavedAgent:
+    content = _object(read_at_most(about, MAX_JSON_BYTES))
+    if content.get("format") != FORMAT:
+        raise ValueError(f"format = {content.get('format')!r} is not allowed: {FORMAT!r}")
+    if content.get("format_version") != FORMAT_VERSION or isinstance(content["format_version"], bool):
+        raise ValueError(f"format_version = {content.get('format_version')!r} is not known: {FORMAT_VERSION} is")
+    env = _take(content, "environment", str)
+    environment.make(env)
+    hyperparams = _hyperparams(_take(content, "hyperparameters", dict))
+    normalisation = _take(content, "normalisation", dict) if content.get("normalisation") is not None else {}
+    agent = SavedAgent(
+        env=env,
+        params={},
+        hyperparams=hyperparams,
+        obs_mean=_numbers(normalisation, "mean"),
+        obs_std=_numbers(normalisation, "std"),
+        key=_take(content, "key", dict),
+        scores=_take(content, "scores", dict),
+        versions=_take(content, "versions", dict),
+    )
+    if content.get("network") != _network(agent):
+        raise ValueError(
+            f"network = {_short(content.get('network'))} does not fit {env} and its hyperparameters: "
+            f"{_short(_network(agent))} does"
+        )
+    tensors = _tensors(about, _take(content, "weights", dict), agent)
+    check(agent, tensors)
+    for name, tensor in tensors.items():
+        layer, array = name.split(".")
+        agent.params.setdefault(layer, {})[array] = tensor
+    return agent
+
+
+def _tensors(about: Path, weights: dict[str, Any], agent: SavedAgent) -> dict[str, np.ndarray]:
+    """Read, compare and parse the file of weights; nothing of it is looked at before its hash is right."""
+    name, expected = _take(weights, "file", str), _take(weights, "sha256", str)
+    if name in ("", ".", "..") or Path(name).name != name or "\\" in name:
+        raise ValueError(f"weights.file = {name!r} is not allowed: the bare name of a file in the same directory")
+    file = about.parent / name
+    if file.resolve().parent != about.parent.resolve():
+        raise ValueError(f"weights.file = {name!r} leads out of its directory, to {str(file.resolve())!r}")
+    num_bytes = sum(4 * math.prod(shape) for shape in _shapes(agent).values())
+    content = read_at_most(file, num_bytes + _MAX_HEADER_BYTES)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != expected:
+        raise ValueError(f"the SHA-256 of {name!r} is {digest}, not {expected[:64]!r}: it is damaged, or another's")
+    try:
+        return safetensors.numpy.load(content)
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{name!r} is no safetensors file of float32 tensors: {error}") from error
+
+
+def _hyperparams(content: dict[str, Any]) -> Hyperparams:
+    odd = sorted(content.keys() ^ set(Hyperparams._fields))
+    if odd:
+        wrong = "unknown" if odd[0] in content else "missing"
+        raise ValueError(f"hyperparameter {odd[0]!r} is {wrong}: {', '.join(Hyperparams._fields)} are allowed")
+    return Hyperparams(**{name: check_value(name, value) for name, value in content.items()})
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    def refuse(constant: str) -> float:
+        raise ValueError(f"{constant} is no JSON")
+
+    try:
+        found = json.loads(content.decode(), parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"it is no JSON object: {_short(found)}")
+    return found
+
+
+def _take(content: dict[str, Any], name: str, kind: type) -> Any:
+    value = content.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        allowed = {dict: "an object", str: "a string", int: "a whole number", list: "a list"}[kind]
+        raise ValueError(f"{name} = {_short(value)} is not allowed: {allowed}")
+    return value
+
+
+def _numbers(content: dict[str, Any], name: str) -> tuple[float, ...]:
+    values = _take(content, name, list) if content else []
+    if not all(map(_is_number, values)):
+        raise ValueError(f"normalisation.{name} = {_short(values)} is not allowed: finite numbers")
+    return tuple(map(float, values))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -1,0 +1,127 @@
+"""The stages of a sweep: the search, the confirmation of its best trials, the verdict on the winner.
+
+All of them fill the same lanes of the same compiled program. Agents that are trained anew are saved as they end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from jaxdqn import confirm, saved_agent
+from jaxdqn.config import Config
+from jaxdqn.confirm import Candidate, Confirmation, Fresh, missing, train_anew
+from jaxdqn.evaluate import Phase
+from jaxdqn.events import Event, Retrained, TrialEnded
+from jaxdqn.host_agent import Agent
+from jaxdqn.lanes import Lanes
+from jaxdqn.saved_agent import SavedAgent
+from jaxdqn.space import Space
+from jaxdqn.study import Study
+from jaxdqn.sweep import Limits, satisfied, sweep
+
+
+class Stages:
+    """What is left to do in a study, and what has come of it."""
+
+    def __init__(
+        self,
+        study: Study,
+        space: Space,
+        config: Config,
+        limits: Limits,
+        fresh: Fresh,
+        num_seeds: int,
+        seed: int,
+        output: Path,
+        save_all: bool = False,
+    ) -> None:
+        """Agents are saved below `output`; those of the search only where `save_all` says so."""
+        self.study, self.space, self.config, self.limits, self.fresh = study, space, config, limits, fresh
+        self.num_seeds, self.seed, self.output, self.save_all = num_seeds, seed, output, save_all
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to train."""
+        return satisfied(self.study, self.limits) and not self._missing()
+
+    def run(self, lanes: Lanes, stopped: Callable[[], bool], started: float) -> Iterator[Event]:
+        """Do what is left; a time budget bounds the search alone."""
+        for event in sweep(
+            lanes, self.study, self.space, self.limits, self.num_seeds, stopped, started, keeps_params=self.save_all
+        ):
+            if isinstance(event, TrialEnded):
+                for agent in event.agents:
+                    if agent.params is not None:
+                        self._save(agent)
+                        agent.params = None
+            yield event
+        if stopped():
+            return
+        yield from self._train(lanes, self._candidates(), Phase.CONFIRM, self.fresh.seeds, stopped)
+        winner = self._winner()
+        if winner is not None:
+            saved_agent.mark_winner(self.output, winner.number)
+            yield from self._train(lanes, [winner], Phase.VERDICT, self.fresh.verdict_seeds, stopped)
+
+    @property
+    def confirmed(self) -> list[Confirmation]:
+        """The best trials on fresh seeds, the winner first; none before all of them are there."""
+        return confirm.confirmed(self.study, self._candidates(), self.fresh.seeds, self.space)
+
+    @property
+    def verdict(self) -> Confirmation | None:
+        """The winner on seeds that chose nothing."""
+        return confirm.verdict(self.study, self._candidates(), self.fresh, self.space)
+
+    def _candidates(self) -> list[Candidate]:
+        return confirm.candidates(self.study.trials(), self.space, self.fresh.top)
+
+    def _winner(self) -> Candidate | None:
+        return confirm.winner(self.study, self._candidates(), self.fresh.seeds, self.space)
+
+    def _missing(self) -> list[Agent]:
+        winner = self._winner()
+        return [
+            *missing(self.study, self._candidates(), Phase.CONFIRM, self.fresh.seeds),
+            *(missing(self.study, [winner], Phase.VERDICT, self.fresh.verdict_seeds) if winner else []),
+        ]
+
+    def _train(
+        self, lanes: Lanes, chosen: list[Candidate], phase: Phase, seeds: int, stopped: Callable[[], bool]
+    ) -> Iterator[Retrained]:
+        yield from train_anew(lanes, self.study, chosen, phase, seeds, stopped, self._save)
+
+    def _save(self, agent: Agent) -> None:
+        if agent.params is not None:
+            path = saved_agent.path_of(self.output, agent.trial, agent.phase.name.lower(), agent.seed_index)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            saved_agent.save(path, as_saved(agent, self.config, self.seed, self.space.solved))
+
+
+def as_saved(agent: Agent, config: Config, seed: int, solved_return: float | None) -> SavedAgent:
+    """Return an agent that has ended, with the parameters that were scored, as it is saved."""
+    normalises = bool(agent.hyperparams.normalize_obs)
+    return SavedAgent(
+        env=config.env,
+        params=saved_agent.trim(agent.params, agent.hyperparams),
+        hyperparams=agent.hyperparams,
+        obs_mean=config.obs_mean if normalises else (),
+        obs_std=config.obs_std if normalises else (),
+        key={
+            "study_seed": seed,
+            "phase": agent.phase.name.lower(),
+            "trial": agent.trial,
+            "seed_index": agent.seed_index,
+        },
+        scores={
+            "mean_return": agent.mean_return,
+            "std_return": float(np.std(agent.returns, dtype=np.float64)),
+            "num_episodes": len(agent.returns),
+            "env_steps": agent.step,
+            "updates": agent.updates,
+            "solved": None if solved_return is None else agent.mean_return >= solved_return,
+        },
+    )
