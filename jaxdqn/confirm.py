@@ -178,7 +178,7 @@ def confirmation(records: Results, candidate: Candidate, phase: Phase, seeds: in
         solved_interval=None if solved is None else wilson(solved, seeds),
         mean_return=float(np.mean(finite)) if finite else None,
         mean_interval=bootstrap_interval(finite, np.mean) if finite else None,
-        iqm_return=interquartile_mean(finite) if finite else None,
+        iqm_return=float(interquartile_mean(finite)) if finite else None,
         iqm_interval=bootstrap_interval(finite, interquartile_mean) if finite else None,
         worst_seed_return=min(finite, default=None),
         search_return=candidate.search_return,
@@ -192,8 +192,9 @@ def confirmation(records: Results, candidate: Candidate, phase: Phase, seeds: in
 def ranked(confirmed: Sequence[Confirmation], small: bool = False) -> list[Confirmation]:
     """Return confirmed trials, the winner first: by the lower bounds of the solved share, then of the mean return.
 
-    Of equals the one whose agents took fewer environment steps. Where the network should be `small`, first of all come
-    those that at least half of the seeds solve, the smallest first.
+    The mean leaves out seeds that diverged, so fewer of those come before it. Of equals the one whose agents took fewer
+    environment steps. Where the network should be `small`, first of all come those that at least half of the seeds
+    solve, the smallest first.
     """
 
     def order(one: Confirmation) -> tuple[float, ...]:
@@ -201,7 +202,8 @@ def ranked(confirmed: Sequence[Confirmation], small: bool = False) -> list[Confi
         alone = one.mean_return if one.seeds == 1 else None  # a single seed has no interval
         mean_low = one.mean_interval.low if one.mean_interval else -np.inf if alone is None else alone
         size = one.num_parameters if small and (one.solved_share or 0.0) >= 0.5 else np.inf
-        return size, -solved_low, -mean_low, float(np.mean(one.env_steps)), one.number
+        diverged = sum(value is None for value in one.returns)
+        return size, -solved_low, diverged, -mean_low, float(np.mean(one.env_steps)), one.number
 
     return sorted(confirmed, key=order)
 

@@ -64,7 +64,10 @@ def read(output: Path) -> History:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         storage = JournalStorage(_Records(journal.read(log)))
-        (name,) = optuna.get_all_study_names(storage)
+        names = optuna.get_all_study_names(storage)
+        if len(names) != 1:
+            raise ValueError(f"it holds {len(names)} studies")
+        name = names[0]
         study = optuna.load_study(storage=storage, study_name=name)
         attributes = study.user_attrs
         identity = json.loads(attributes[IDENTITY])

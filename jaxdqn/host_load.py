@@ -42,7 +42,8 @@ def recording(pairs: int = 3, trials: int = 128, lanes: int = 64) -> dict[str, A
             for which in ("on", "off") if pair % 2 else ("off", "on"):
                 output = Path(directory) / f"{which}-{pair}"
                 off = ("--storage", OFF, "--tracking", OFF) if which == "off" else ()
-                options = ("--lanes", str(lanes), "--trials", str(trials), "--output", str(output), "--json")
+                size = ("--lanes", str(lanes), "--trials", str(trials), "--confirm-top", "0", "--no-report")
+                options = (*size, "--output", str(output), "--json")
                 done = subprocess.run(
                     [sys.executable, SCRIPT, *options, *off], capture_output=True, text=True, check=False
                 )
@@ -149,7 +150,7 @@ def simulated_gpu(trials: int = 10_000, lanes: int = 256, trials_per_s: float = 
 
     said: list[str] = []
     with tempfile.TemporaryDirectory() as directory:
-        opened = open_plan(plan(Settings(trials=trials, output=Path(directory) / "sweep")))
+        opened = open_plan(plan(Settings(trials=trials, output=Path(directory) / "sweep", confirm_top=0, report=False)))
         opened = replace(opened, layout=Layout(rows=2, devices=1, block=lanes // 2))
         result = run(opened, lambda event: said.append(event) if isinstance(event, str) else None, make_population=make)
         log_mb = (Path(directory) / "sweep" / "study.log").stat().st_size / 1e6

@@ -197,8 +197,9 @@ def article_figure(
     for i in range(len(known) - 1):
         left.fill_between(at[i : i + 2], shares[i + 1], shares[i], color=AUTHORS, alpha=0.16, linewidth=0)
     left.plot(at[1:], shares[1:], "D", color=AUTHORS, label=f"the article's author, {authors.trials} trials: counts")
-    for x, y, count in zip(at[1:], shares[1:], authors.at_least.values(), strict=True):
-        left.annotate(f"{count}", (x, y), textcoords="offset points", xytext=(-5, -13), fontsize=8, ha="right")
+    for x, y, count in zip(at[1:], shares[1:], [count for _, count in known[1:]], strict=True):
+        side, align = (7, "left") if x < top / 2 else (-7, "right")
+        left.annotate(f"{count}", (x, y), textcoords="offset points", xytext=(side, -3), fontsize=9, ha=align)
     left.set(
         xlabel="mean return of a trial", ylabel="share of trials at or above it", ylim=(0, 1.02), xlim=(0, 1.02 * top)
     )
@@ -207,7 +208,7 @@ def article_figure(
     right.step(numbers, np.maximum.accumulate(values), where="post", color=OURS, linewidth=1.8, label="the best so far")
     right.set(xlabel="trial", ylabel="mean return", ylim=(0, 1.02 * top))
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
-    right.legend(frameon=False, loc="center left")
+    right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     for panel in (left, right):
         panel.grid(alpha=0.25)
     figure.suptitle(title, fontsize=11)

@@ -102,7 +102,7 @@ def _validations(trial: Trial) -> list[Metric]:
 def _detail(event: TrialEnded, trial: Trial, config: Config) -> TrialDetail:
     """Return what MLflow is told of a trial that was trained here."""
     metrics = {"mean_return": event.mean_return, "std_return": event.std_return}
-    metrics["num_parameters"] = trial.attributes["num_parameters"]
+    metrics |= {name: trial.attributes[name] for name in ("num_parameters",) if name in trial.attributes}
     curve = _validations(trial)
     for agent in event.agents:
         seed = "" if len(event.agents) == 1 else f"_seed_{agent.seed_index}"

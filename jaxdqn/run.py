@@ -248,6 +248,7 @@ def _conclude(plan: Plan, stages: Stages, show: Show) -> tuple[Conclusion, list[
             failures.append(f"the report could not be written: {error}; scripts/report.py tries again")
     agents: dict[int, list[Path]] = {}
     if confirmed:
+        saved_agent.mark_winner(plan.output, confirmed[0].number)
         with contextlib.suppress(ValueError):  # somebody has taken the files away
             paths = saved_agent.find(plan.output, confirmed[0].number)
             both = [file for path in paths for file in (path, path.with_suffix(".safetensors"))]

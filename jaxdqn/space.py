@@ -32,6 +32,7 @@ from jaxdqn.config import Config
 from jaxdqn.hyperparams import KINDS, Hyperparams, check_value, defaults
 
 FRESH_EPISODES = 1_000  # greedy episodes that judge an agent trained anew
+_LATER = ("proof_episodes", "minimize")  # settings that older studies do not have: theirs are those without
 OBJECTIVES = ("num_parameters",)  # that may be minimised
 MAX_FILE_BYTES = 1_000_000
 _LARGEST = 2**30
@@ -92,10 +93,9 @@ class Space:
 
     def identity(self) -> dict[str, Any]:
         """Return what makes two sweeps' trials comparable, as JSON values."""
-        known = {
-            k: v for k, v in asdict(self).items() if k not in ("name", "searched", "fixed", "solved_return", "minimize")
-        }
-        known |= {"minimize": self.minimize} if self.minimize else {}  # others are as they were before there was one
+        others = ("name", "searched", "fixed", "solved_return", *_LATER)
+        known = {name: value for name, value in asdict(self).items() if name not in others}
+        known |= {name: value for name in _LATER if (value := getattr(self, name))}
         domains = {name: json.loads(distribution_to_json(domain)) for name, domain in self.searched.items()}
         values = {**defaults()._asdict(), **self.fixed, **domains}
         return {**known, "rungs": list(self.rungs), "hyperparameters": values}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -39,21 +39,21 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     return Interval(float(interval.low), float(interval.high))
 
 
-def interquartile_mean(values: Sequence[float] | Float[np.ndarray, " values"]) -> float:
+def interquartile_mean(values: Sequence[float] | Float[np.ndarray, "*shape"], axis: int = -1) -> Any:
     """Return the mean of the middle half: ⌊n / 4⌋ values are left out at either end (Agarwal et al. 2021).
 
     Raises:
         ValueError: there are no values, or one is not finite: how much a diverged agent is worth is for others to say.
     """
-    ordered = np.sort(_finite(values))
-    if not len(ordered):
+    ordered = np.sort(_finite(values), axis=axis)
+    num = ordered.shape[axis]
+    if not num:
         raise ValueError("no values: their interquartile mean is not known")
-    cut = len(ordered) // 4
-    return float(np.mean(ordered[cut : len(ordered) - cut]))
+    return np.mean(np.take(ordered, range(num // 4, num - num // 4), axis=axis), axis=axis)
 
 
 def bootstrap_interval(
-    values: Sequence[float], statistic: Callable[[Float[np.ndarray, " values"]], float], confidence: float = 0.95
+    values: Sequence[float], statistic: Callable[..., Any], confidence: float = 0.95
 ) -> Interval | None:
     """Return the bootstrap's interval of a statistic (BCa, Efron 1987); None of fewer than two values.
 
@@ -83,7 +83,7 @@ def bootstrap_interval(
     return Interval(float(ends[0]), float(ends[1]))
 
 
-def _finite(values: Sequence[float] | Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
+def _finite(values: Sequence[float] | Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     array = np.asarray(values, dtype=np.float64)
     wrong = array[~np.isfinite(array)]
     if len(wrong):

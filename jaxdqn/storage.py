@@ -204,7 +204,7 @@ class StorageSink:
         """Return a trial's objectives: its mean return, and its parameters where those are to be few."""
         if trial.value is None:
             return None
-        return [trial.value, trial.attributes["num_parameters"]][: len(self._directions)]
+        return [trial.value] if len(self._directions) == 1 else [trial.value, trial.attributes["num_parameters"]]
 
     def _compare(self, trial: Trial, held: _Held) -> None:
         if held.params != trial.params:

@@ -21,9 +21,9 @@ def draw(
     output: Annotated[Path, typer.Option(help="Directory of a sweep of --space article.")],
     figure: Annotated[Path | None, typer.Option(help="The PNG.  \\[default: article.png in --output]")] = None,
 ) -> None:
-    """Draw how many trials of a sweep reach a return, beside the counts that the article's author published.
+    """Draw how many trials of a sweep reach a return, beside counts of the article's author.
 
-    Of his trials there are only counts: 36 of 53 at or above 10, 6 above 400, 3 above 490, one at 500.
+    Of his trials there are only counts: 36 of 53 at or above 10, 6 at or above 400, 3 at or above 490, one at 500.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from jaxdqn import devices

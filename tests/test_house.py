@@ -60,6 +60,8 @@ FLOORS = [
     "console",
     "objectives",
     "quality",
+    "comparison",
+    "lesson_figures",
     "host_benchmark",
     "host_load",
 ]
@@ -68,7 +70,7 @@ KNOWN_BY = {
     "gymnasium": {"gymnasium_play"},
     "safetensors": {"saved_agent"},
     "PIL": {"render"},
-    "plotly": {"figures", "optuna_figures"},
+    "plotly": {"figures"},
     "mlflow": {"tracking"},
     "flax": {"network"},
     "optuna": {
