@@ -60,7 +60,7 @@ class Accounts:
             first: the steps of the lanes' agents before it; 0 where nobody was.
             last: and after it.
             updates: made by the agents.
-            seconds: since the row's segment before.
+            seconds: since it was dispatched.
             config: of the population.
             layout: likewise.
             speed: of the devices.

@@ -15,10 +15,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxdqn.block import Placement
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS, forward_macs, segment_ticks
 from jaxdqn.hyperparams import Hyperparams, defaults, stack
-from jaxdqn.population import Names, Placement, Population
+from jaxdqn.judging import Names
+from jaxdqn.population import Population
 
 _WARMUP_STEPS = 64
 

@@ -103,6 +103,20 @@ def candidates(trials: Sequence[Trial], space: Space, top: int) -> list[Candidat
     return [Candidate(t.number, space.hyperparams(t.params), t.value) for t in best[:top]]
 
 
+def rivals(records: Results, trials: Sequence[Trial], space: Space, fresh: Fresh) -> list[Candidate]:
+    """Return the candidates, and the trials that an earlier sweep of the study confirmed: none of them is forgotten.
+
+    While new candidates are still being trained, an earlier sweep's verdict stands: then they are not among them.
+    """
+    best = candidates(trials, space, fresh.top)
+    known, judged = (records.recorded(phase.name.lower()) for phase in (Phase.CONFIRM, Phase.VERDICT))
+    done = [t for t in trials if fresh.top and all((t.number, seed) in known for seed in range(fresh.seeds))]
+    earlier = candidates(done, space, len(done))
+    if missing(records, best, Phase.CONFIRM, fresh.seeds) and any((one.number, 0) in judged for one in earlier):
+        return earlier
+    return best + [one for one in earlier if one not in best]
+
+
 def missing(records: Results, chosen: Sequence[Candidate], phase: Phase, seeds: int) -> list[Agent]:
     """Return the agents of a phase that have no result yet, in the order in which they are trained."""
     known = records.recorded(phase.name.lower())

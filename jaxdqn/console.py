@@ -146,6 +146,8 @@ def show_result(console: Console, result: Result, resume: str | None) -> None:
         show_confirmed(console, result.confirmed, result.plan.space.solved, bool(result.plan.space.minimize))
         show_hyperparams(console, result.confirmed[0].hyperparameters, set(result.plan.space.searched))
         say()
+        if result.verdict is None:
+            say("no verdict yet: the seeds that follow have chosen the winner, so its figure is optimistic")
         show_verdict(console, result.verdict or result.confirmed[0], result.plan.space.solved)
     else:
         say(
@@ -205,6 +207,9 @@ def show_verdict(console: Console, one: Confirmation, solved_return: float | Non
     if one.mean_interval is not None and one.mean_interval.low < one.mean_interval.high:
         mean += f" ({one.mean_interval.low:.1f}–{one.mean_interval.high:.1f})"
     text = f"[bold]trial {one.number}:[/] {solved}mean return {mean}, worst seed {_return(one.worst_seed_return)}"
+    diverged = sum(value is None for value in one.returns)
+    if diverged:
+        text += f" (of those that did not diverge; {diverged} did)"
     console.print(text, highlight=False, soft_wrap=True)
 
 

@@ -157,10 +157,13 @@ class Follower:
     def close(self, conclusion: Conclusion | None = None, patience_s: float = PATIENCE_S) -> str | None:
         """Write what is queued and the conclusion, and close the sink; say in one line what is missing, if anything is.
 
-        A sink that fails gets its last chances at once; one that writes nothing for `patience_s` is given up.
+        A sink that fails gets its last chances at once. One that writes nothing for `patience_s`, and a second for each
+        file of the conclusion, is given up.
         """
         with self._changed:
             self._closing, self._conclusion = True, conclusion
+            if conclusion is not None:  # its files are one call, and so one sign of life
+                patience_s += len(conclusion.files) + sum(map(len, conclusion.agents.values()))
             self._changed.notify_all()
         written, since = self._written, time.monotonic()
         while self._thread.is_alive() and time.monotonic() - since < patience_s:

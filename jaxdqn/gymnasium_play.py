@@ -1,4 +1,4 @@
-"""A saved agent in Gymnasium's own environments: the only file that knows Gymnasium, which is optional.
+"""A saved agent in Gymnasium's own environments: the only file that knows Gymnasium.
 
 The same task in another implementation (float64, no JAX), with the network computed by NumPy: a check on both.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium
 import numpy as np
 from jaxtyping import Float
 
@@ -28,14 +29,10 @@ def check(env: str) -> None:
     """Check that an agent of environment `env` can play here.
 
     Raises:
-        ValueError: it can't, or Gymnasium is not installed.
+        ValueError: it can't.
     """
     if env not in _STATE_OF:
         raise ValueError(f"environment {env!r} is not compared with Gymnasium's: {', '.join(_STATE_OF)} are")
-    try:
-        import gymnasium  # noqa: F401
-    except ImportError as error:
-        raise ValueError('Gymnasium is not installed: pip install -e ".[gymnasium]"') from error
 
 
 def gymnasium_returns(
@@ -44,11 +41,9 @@ def gymnasium_returns(
     """Return of each of `num_episodes` greedy episodes; they begin where `starts` says, else where Gymnasium does.
 
     Raises:
-        ValueError: Gymnasium is not installed, or the environment is not compared.
+        ValueError: the environment is not compared, or there are not as many starts as episodes.
     """
     check(agent.env)
-    import gymnasium
-
     if starts is not None and len(starts) != num_episodes:
         raise ValueError(f"{len(starts)} starts are not allowed: one an episode, {num_episodes}")
     seeds = np.random.SeedSequence(seed).generate_state(num_episodes)

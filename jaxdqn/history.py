@@ -85,7 +85,7 @@ def fresh_seeds(history: History) -> tuple[list[Confirmation], Confirmation | No
     """Return what fresh seeds say of the best trials of a study, the winner first, and the verdict on it."""
     said = history.description
     fresh = Fresh(*(int(said.get(name, 0)) for name in ("confirm_top", "confirm_seeds", "verdict_seeds")))
-    chosen = confirm.candidates(history.trials, history.space, fresh.top)
+    chosen = confirm.rivals(history, history.trials, history.space, fresh)
     confirmed = confirm.confirmed(history, chosen, fresh.seeds, history.space)
     return confirmed, confirm.verdict(history, chosen, fresh, history.space)
 

@@ -19,13 +19,14 @@ from jaxtyping import Int
 from jaxdqn import cost, devices, space
 from jaxdqn.accounts import Accounts
 from jaxdqn.benchmark import Uniform, measure
+from jaxdqn.block import Placement, Progress
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS
 from jaxdqn.events import Visited
 from jaxdqn.lanes import Lanes
 from jaxdqn.network import Params
 from jaxdqn.plan import OFF, Settings, plan
-from jaxdqn.population import Placement, Population, Progress
+from jaxdqn.population import Population
 from jaxdqn.run import open_plan, run
 from jaxdqn.study import open_study
 from jaxdqn.sweep import Limits, sweep

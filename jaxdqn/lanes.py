@@ -16,14 +16,15 @@ from jaxtyping import Bool, Int
 
 from jaxdqn import cost
 from jaxdqn.accounts import Accounts
+from jaxdqn.block import Placement, Progress
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS, Speed
 from jaxdqn.evaluate import Phase
 from jaxdqn.host_agent import Agent, Totals
 from jaxdqn.hyperparams import Hyperparams, defaults, stack
+from jaxdqn.judging import NOBODY, Names
 from jaxdqn.network import Params
 from jaxdqn.placement import assign
-from jaxdqn.population import NOBODY, Names, Placement, Progress
 
 
 class Trainer(Protocol):
@@ -105,12 +106,13 @@ class Lanes:
         self._account(row, progress)
         params: Params | None = None
         living = self._living(row)
+        first, last = self._numbers(row, "step", 0), np.asarray(progress.step)
+        self.env_steps += int(np.sum(np.where(self._numbers(row, "trial", NOBODY) != NOBODY, last - first, 0)))
         for device, block in enumerate(self.rows[row]):
             for lane, agent in enumerate(block):
                 if agent is None or agent not in living:
                     continue
                 one = Progress(*(x[device, lane] for x in progress))
-                self.env_steps += int(one.step) - agent.step
                 counted = int(one.step), int(one.episodes), int(one.updates)
                 agent.note(Totals(*counted, float(one.return_sum), float(one.loss_sum)))
                 agent.validation = np.array(one.validation)
@@ -150,7 +152,7 @@ class Lanes:
         )
         num_ticks = np.array(self._num_ticks(row, hyperparams), np.int32)
         self.trainer.dispatch(row, Placement(fresh, names, hyperparams), num_ticks)
-        self.under_way[row] = True
+        self.under_way[row], self._dispatched[row] = True, time.perf_counter()
         return placed
 
     def _living(self, row: int) -> list[Agent]:
@@ -166,8 +168,7 @@ class Lanes:
 
     def _account(self, row: int, progress: Progress) -> None:
         """Add a segment to the accounts."""
-        now = time.perf_counter()
-        seconds, self._dispatched[row] = now - self._dispatched[row], now
+        seconds = time.perf_counter() - self._dispatched[row]
         occupied = np.array([[agent is not None for agent in block] for block in self.rows[row]])
         last = np.where(occupied, np.asarray(progress.step), 0)
         first, before = self._numbers(row, "step", 0), self._numbers(row, "updates", 0)

@@ -15,7 +15,7 @@ from jaxdqn.space import Space
 from jaxdqn.study import SAMPLERS
 
 OFF = "off"
-DEFAULT_PRUNER = "halving"
+DEFAULT_PRUNER, DEFAULT_TRIALS = "halving", 64
 SAVE_AGENTS = ("confirmed", "all")
 MAX_SEED = 2**31 - 1
 _COUNTS = (
@@ -33,7 +33,7 @@ class Settings:
     """What the command line says."""
 
     space: str = "default"
-    trials: int | None = 64
+    trials: int | None = DEFAULT_TRIALS
     time_budget: float | None = None
     target_return: float | None = None
     seeds: int | None = None  # None: the space's
@@ -114,6 +114,8 @@ def plan(settings: Settings) -> Plan:
             raise ValueError(f"--sampler {settings.sampler} has one objective, here are two: optuna-tpe, random, grid")
         if settings.pruner not in (None, "none"):
             raise ValueError(f"--pruner {settings.pruner} judges by one objective, this space has two: none is allowed")
+        if settings.trials is None and settings.time_budget is None:  # a target ends nothing here
+            settings = dataclasses.replace(settings, trials=DEFAULT_TRIALS)
         if settings.target_return is not None:  # with two objectives it ends nothing: it says what counts as solved
             chosen = dataclasses.replace(chosen, solved_return=settings.target_return)
     if settings.pruner not in (None, "none") and not chosen.rungs:
@@ -122,7 +124,7 @@ def plan(settings: Settings) -> Plan:
     if not name.strip() or len(name) > 200 or not name.isprintable():
         raise ValueError(f"--study {name!r} is not allowed: 1 to 200 printable characters")
     output = settings.output or Path("runs") / slug(name)
-    _check_writable(output)
+    check_writable(output)
     storage = _sqlite_url(output / "study.db") if settings.storage is None else settings.storage
     uri = _sqlite_url(output / "mlflow.db") if settings.tracking is None else settings.tracking
     if uri != OFF:
@@ -146,7 +148,8 @@ def slug(name: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name).strip('-')[:60] or 'study'}-{digest}"
 
 
-def _check_writable(output: Path) -> None:
+def check_writable(output: Path) -> None:
+    """Raise ValueError if files can't be written into a directory, which need not be there yet."""
     there = output.absolute()
     while not os.path.lexists(there):
         there = there.parent

@@ -170,10 +170,12 @@ class _Field:
         return max(self._sign * value for at, value in values.items() if at <= step and not math.isnan(value))
 
 
-def make(name: str, rungs: tuple[int, ...]) -> BasePruner:
+def make(name: str, rungs: tuple[int, ...], keep_best: bool = True) -> BasePruner:
     """Return a pruner for trials that report at rungs (environment steps, ascending).
 
-    `halving` judges by the best value so far, since an agent keeps its best checkpoint.
+    `halving` judges by the best value so far where agents keep their best checkpoint (`keep_best`), else by the last:
+    at the first rung past a ninth of an agent's life, since earlier on hardly anything is learnt, and at the first one
+    at least three times later.
 
     What the stock ones see of a batch: `median` and `percentile` (the best quarter goes on) compare with complete
     trials only, so a first batch runs to its end, and later the field holds the survivors, not all that came;
@@ -191,7 +193,7 @@ def make(name: str, rungs: tuple[int, ...]) -> BasePruner:
     if not rungs:
         raise ValueError(f"pruner {name!r} needs rungs: steps at which trials are validated")
     if name == "halving":
-        return HalvingPruner(best_so_far=True, first_rung=round(rungs[-1] / GROWTH**2))
+        return HalvingPruner(best_so_far=keep_best, first_rung=round(rungs[-1] / GROWTH**2))
     if name == "median":
         return MedianPruner(n_warmup_steps=rungs[0])
     if name == "percentile":

@@ -87,7 +87,7 @@ def _from_log(trial: Trial, plan: Plan) -> Trial:
     returns = trial.attributes.get("returns", [])
     metrics = {f"return_seed_{i}": x for i, x in enumerate(returns) if x is not None}
     known = {name: trial.attributes.get(name) for name in ("std_return", "num_parameters")}
-    known["mean_return"] = trial.value
+    known["mean_return"] = trial.value if trial.state == "complete" else None  # a pruned one's is a validation
     metrics |= {name: value for name, value in known.items() if value is not None}
     whole = set(trial.params) == set(plan.space.searched)
     hyperparams = plan.space.hyperparams(trial.params)._asdict() if whole else trial.params

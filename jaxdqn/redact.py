@@ -6,7 +6,8 @@ import re
 from urllib.parse import unquote
 
 _AFTER_USER = re.compile(r"[^:/@]*:([^/@].*)@")  # up to the last @: a password may hold one
-_AS_OPTION = re.compile(r"(?:[?&;]|%3B)(?:password|passwd|pwd)(?:=|%3D)([^&;%]+)", re.IGNORECASE)
+_WITH_SLASH = re.compile(r"//[^/@:]*:(/.*)@")  # one that begins with a slash, which SQLAlchemy takes
+_AS_OPTION = re.compile(r"(?:[?&;]|%3B)\w*(?:password|passwd|pwd|token)(?:=|%3D)([^&;]+?)(?=[&;]|%3B|$)", re.IGNORECASE)
 
 
 def hide_password(text: str, url: str | None = None) -> str:
@@ -15,7 +16,7 @@ def hide_password(text: str, url: str | None = None) -> str:
     A URL that can't be parsed may hold one all the same, so this looks at the characters only.
     """
     quoted = text if url is None else url
-    for found in _AFTER_USER.findall(quoted) + _AS_OPTION.findall(quoted):
+    for found in _AFTER_USER.findall(quoted) + _WITH_SLASH.findall(quoted) + _AS_OPTION.findall(quoted):
         for secret in (found, unquote(found)):
             text = text.replace(secret, "***")
     return text

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jaxdqn import confirm, devices, saved_agent, space
+from jaxdqn import confirm, devices, space
 from jaxdqn.confirm import Candidate, Confirmation
 from jaxdqn.cost import SPEEDS
 from jaxdqn.evaluate import Phase
@@ -18,7 +18,7 @@ from jaxdqn.host_agent import Agent
 from jaxdqn.lanes import Lanes
 from jaxdqn.population import Population
 from jaxdqn.space import Space
-from jaxdqn.stages import as_saved
+from jaxdqn.stages import save_agent
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,8 @@ def retrain(
     records = _Memory()
 
     def keep(agent: Agent) -> None:
-        if task.save is not None and agent.params is not None:
-            path = saved_agent.path_of(task.save, agent.trial, "retrain", agent.seed_index)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            saved_agent.save(path, as_saved(agent, config, task.seed, task.space.solved))
+        if task.save is not None:
+            save_agent(task.save, agent, f"retrain-{task.seed}", config, task.seed, task.space.solved)
 
     filled = Lanes(population, space.common_period(task.space), SPEEDS[devices.platform()])
     for event in confirm.train_anew(filled, records, [candidate], Phase.RETRAIN, task.seeds, stop.is_set, keep):

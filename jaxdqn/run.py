@@ -176,9 +176,8 @@ def run(
     fresh = Fresh(settings.confirm_top, settings.confirm_seeds, settings.verdict_seeds)
     save_all = settings.save_agents == "all"
     trials.describe(_description(plan))
-    stages = Stages(
-        trials, plan.space, opened.config, limits, fresh, plan.space.seeds, settings.seed, plan.output, save_all
-    )
+    trials.commit()
+    stages = Stages(trials, plan.space, opened.config, limits, fresh, settings.seed, plan.output, save_all)
     compile_s, env_steps, compiles, accounts = 0.0, 0, _CompileCounter(), Accounts()
     start = time.monotonic()
     followers = Recording(plan, opened.config, trials, opened.connect_storage, show)
@@ -244,12 +243,12 @@ def _conclude(plan: Plan, stages: Stages, show: Show) -> tuple[Conclusion, list[
         show("writing the report")
         try:
             files = report_on(history.read(plan.output), plan.output)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of whatever draws it; a report must not cost the result
             failures.append(f"the report could not be written: {error}; scripts/report.py tries again")
     agents: dict[int, list[Path]] = {}
     if confirmed:
-        saved_agent.mark_winner(plan.output, confirmed[0].number)
-        with contextlib.suppress(ValueError):  # somebody has taken the files away
+        with contextlib.suppress(ValueError, OSError):  # somebody has taken the files away
+            saved_agent.mark_winner(plan.output, confirmed[0].number)
             paths = saved_agent.find(plan.output, confirmed[0].number)
             both = [file for path in paths for file in (path, path.with_suffix(".safetensors"))]
             agents[confirmed[0].number] = both

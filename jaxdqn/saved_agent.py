@@ -299,7 +299,7 @@ def _load(about: Path) -> SavedAgent:
         hyperparams=hyperparams,
         obs_mean=_numbers(normalisation, "mean"),
         obs_std=_numbers(normalisation, "std"),
-        key=_take(content, "key", dict),
+        key=_key(content),
         scores=_take(content, "scores", dict),
         versions=_take(content, "versions", dict),
     )
@@ -333,6 +333,16 @@ def _tensors(about: Path, weights: dict[str, Any], agent: SavedAgent) -> dict[st
         return safetensors.numpy.load(content)
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{name!r} is no safetensors file of float32 tensors: {error}") from error
+
+
+def _key(content: dict[str, Any]) -> dict[str, Any]:
+    """Return where an agent's random streams come from, whose numbers are whole and whose phase is a word."""
+    key = _take(content, "key", dict)
+    for name, value in key.items():
+        word = isinstance(value, str) and value.isidentifier() and value.isascii()
+        if not (word or (isinstance(value, int) and not isinstance(value, bool))):
+            raise ValueError(f"key: {_short(name)} = {_short(value)} is not allowed: a whole number or a word")
+    return key
 
 
 def _hyperparams(content: dict[str, Any]) -> Hyperparams:

@@ -14,7 +14,7 @@ from jaxdqn import confirm, saved_agent
 from jaxdqn.config import Config
 from jaxdqn.confirm import Candidate, Confirmation, Fresh, missing, train_anew
 from jaxdqn.evaluate import Phase
-from jaxdqn.events import Event, Retrained, TrialEnded
+from jaxdqn.events import Event, Retrained
 from jaxdqn.host_agent import Agent
 from jaxdqn.lanes import Lanes
 from jaxdqn.saved_agent import SavedAgent
@@ -33,14 +33,13 @@ class Stages:
         config: Config,
         limits: Limits,
         fresh: Fresh,
-        num_seeds: int,
         seed: int,
         output: Path,
         save_all: bool = False,
     ) -> None:
         """Agents are saved below `output`; those of the search only where `save_all` says so."""
         self.study, self.space, self.config, self.limits, self.fresh = study, space, config, limits, fresh
-        self.num_seeds, self.seed, self.output, self.save_all = num_seeds, seed, output, save_all
+        self.seed, self.output, self.save_all = seed, output, save_all
 
     @property
     def done(self) -> bool:
@@ -49,15 +48,8 @@ class Stages:
 
     def run(self, lanes: Lanes, stopped: Callable[[], bool], started: float) -> Iterator[Event]:
         """Do what is left; a time budget bounds the search alone."""
-        for event in sweep(
-            lanes, self.study, self.space, self.limits, self.num_seeds, stopped, started, keeps_params=self.save_all
-        ):
-            if isinstance(event, TrialEnded):
-                for agent in event.agents:
-                    if agent.params is not None:
-                        self._save(agent)
-                        agent.params = None
-            yield event
+        keep = self._save if self.save_all else None
+        yield from sweep(lanes, self.study, self.space, self.limits, self.space.seeds, stopped, started, keep)
         if stopped():
             return
         yield from self._train(lanes, self._candidates(), Phase.CONFIRM, self.fresh.seeds, stopped)
@@ -68,19 +60,22 @@ class Stages:
 
     @property
     def confirmed(self) -> list[Confirmation]:
-        """The best trials on fresh seeds, the winner first; none before all of them are there."""
-        return confirm.confirmed(self.study, self._candidates(), self.fresh.seeds, self.space)
+        """The best trials on fresh seeds, the winner first; nobody before all of them are there."""
+        return confirm.confirmed(self.study, self._rivals(), self.fresh.seeds, self.space)
 
     @property
     def verdict(self) -> Confirmation | None:
         """The winner on seeds that chose nothing."""
-        return confirm.verdict(self.study, self._candidates(), self.fresh, self.space)
+        return confirm.verdict(self.study, self._rivals(), self.fresh, self.space)
 
     def _candidates(self) -> list[Candidate]:
         return confirm.candidates(self.study.trials(), self.space, self.fresh.top)
 
+    def _rivals(self) -> list[Candidate]:
+        return confirm.rivals(self.study, self.study.trials(), self.space, self.fresh)
+
     def _winner(self) -> Candidate | None:
-        return confirm.winner(self.study, self._candidates(), self.fresh.seeds, self.space)
+        return confirm.winner(self.study, self._rivals(), self.fresh.seeds, self.space)
 
     def _missing(self) -> list[Agent]:
         winner = self._winner()
@@ -95,16 +90,24 @@ class Stages:
         yield from train_anew(lanes, self.study, chosen, phase, seeds, stopped, self._save)
 
     def _save(self, agent: Agent) -> None:
-        if agent.params is not None:
-            path = saved_agent.path_of(self.output, agent.trial, agent.phase.name.lower(), agent.seed_index)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            saved_agent.save(path, as_saved(agent, self.config, self.seed, self.space.solved))
+        save_agent(self.output, agent, agent.phase.name.lower(), self.config, self.seed, self.space.solved)
 
 
-def as_saved(agent: Agent, config: Config, seed: int, solved_return: float | None) -> SavedAgent:
-    """Return an agent that has ended, with the parameters that were scored, as it is saved."""
+def save_agent(output: Path, agent: Agent, name: str, config: Config, seed: int, solved_return: float | None) -> None:
+    """Save an agent that has ended with the parameters that were scored; one that diverged has none.
+
+    Args:
+        output: directory of a sweep, or of agents trained anew.
+        agent: whose parameters were kept.
+        name: of its file, which the seed index follows.
+        config: of the population.
+        seed: of all random keys.
+        solved_return: mean return from which on it counts as solved.
+    """
+    if agent.params is None:
+        return
     normalises = bool(agent.hyperparams.normalize_obs)
-    return SavedAgent(
+    saved = SavedAgent(
         env=config.env,
         params=saved_agent.trim(agent.params, agent.hyperparams),
         hyperparams=agent.hyperparams,
@@ -125,3 +128,4 @@ def as_saved(agent: Agent, config: Config, seed: int, solved_return: float | Non
             "solved": None if solved_return is None else agent.mean_return >= solved_return,
         },
     )
+    saved_agent.save(saved_agent.path_of(output, agent.trial, name, agent.seed_index), saved)

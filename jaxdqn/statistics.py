@@ -73,6 +73,7 @@ def bootstrap_interval(
             (sample,),
             statistic,
             n_resamples=NUM_RESAMPLES,
+            batch=max(1, 10_000_000 // len(sample)),  # resamples in memory at once
             confidence_level=confidence,
             method="BCa",
             rng=np.random.default_rng(_SEED),

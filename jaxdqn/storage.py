@@ -5,6 +5,7 @@ A storage numbers trials by insertion: they are written in number order, so that
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,7 +131,7 @@ class StorageSink:
         if conclusion is not None:
             known = self._storage.get_study_user_attrs(self._study_id)
             for key, value in (("confirm", conclusion.confirm), ("verdict", conclusion.verdict)):
-                if known.get(key) != value:
+                if known.get(key) != json.loads(json.dumps(value)):
                     self._storage.set_study_user_attr(self._study_id, key, value)
         self._storage.remove_session()
         if isinstance(self._storage, RDBStorage):

@@ -281,7 +281,7 @@ def open_study(
                 more = [f"{len(differences) - _SHOWN} more"] if len(differences) > _SHOWN else []
                 shown = "; ".join(differences[:_SHOWN] + more)
                 raise ValueError(f"study {name!r} is another search ({shown}): choose another --study or --output")
-        opened = Study(journal, study, space, sampler, seed, make_pruner(pruner, space.rungs))
+        opened = Study(journal, study, space, sampler, seed, make_pruner(pruner, space.rungs, space.keep_best))
         opened.commit()
     except BaseException:
         journal.close(commit=False)

@@ -88,14 +88,15 @@ def sweep(
     num_seeds: int = 1,
     stopped: Callable[[], bool] = lambda: False,
     started: float | None = None,
-    keeps_params: bool = False,
+    keep: Callable[[Agent], None] | None = None,
 ) -> Iterator[Event]:
     """Train trials in the lanes until a limit is reached or `stopped()`; yield what happens, once it is on the disk.
 
-    Trials in flight when the time or the target is reached are left to the next sweep of the study.
+    `keep` is given each agent of a trial with its parameters before the trial is told. Trials in flight when the time
+    or the target is reached are left to the next sweep of the study.
     """
     clock = time.monotonic() if started is None else started
-    scheduler = _Scheduler(lanes, study, space, limits, num_seeds, keeps_params)
+    scheduler = _Scheduler(lanes, study, space, limits, num_seeds, keep)
     return scheduler.run(lambda: stopped() or _time_is_up(limits, clock))
 
 
@@ -105,10 +106,16 @@ def _time_is_up(limits: Limits, started: float) -> bool:
 
 class _Scheduler:
     def __init__(
-        self, lanes: Lanes, study: Trials, searched: Space, limits: Limits, num_seeds: int, keeps_params: bool
+        self,
+        lanes: Lanes,
+        study: Trials,
+        searched: Space,
+        limits: Limits,
+        num_seeds: int,
+        keep: Callable[[Agent], None] | None,
     ) -> None:
         self.lanes, self.study, self.space, self.limits = lanes, study, searched, limits
-        self.num_seeds, self.keeps_params, self.accounts = num_seeds, keeps_params, lanes.accounts
+        self.num_seeds, self.keep, self.accounts = num_seeds, keep, lanes.accounts
         self.layout, self.rungs = lanes.trainer.layout, lanes.trainer.config.rungs
         self.reserve = _reserve(searched, self.layout)
         self.open: dict[int, tuple[Asked, list[Agent]]] = {}  # trials whose agents are not all scored
@@ -177,8 +184,12 @@ class _Scheduler:
                 "num_parameters": self.space.num_parameters(asked.params),
                 "env_steps": [agent.step for agent in agents],
                 "updates": [agent.updates for agent in agents],
-                "lanes": [agent.span for agent in agents if agent.lane >= 0],
+                "lanes": [agent.span if agent.lane >= 0 else None for agent in agents],
             }
+        for agent in agents:
+            if self.keep and agent.params is not None:
+                self.keep(agent)
+                agent.params = None
         with self.accounts.timed("tell"):
             state = self.study.tell(asked.number, mean, attributes, pruned)
         self.accounts.trials += 1
@@ -201,8 +212,8 @@ class _Scheduler:
                 self._enqueue(one)
 
     def _enqueue(self, asked: Asked) -> None:
-        """Let the agents of a trial wait for lanes. A rung that is in the log was judged: it is not judged again."""
-        hyperparams, keeps = self.space.hyperparams(asked.params), self.keeps_params
+        """Let the agents of a trial wait for lanes. A rung that is in the log is not judged again."""
+        hyperparams, keeps = self.space.hyperparams(asked.params), self.keep is not None
         agents = [Agent(asked.number, seed, hyperparams, keeps_params=keeps) for seed in range(self.num_seeds)]
         self.open[asked.number], self.reported[asked.number] = (asked, agents), asked.rungs
         self.lanes.queue.extend(agents)

@@ -171,7 +171,7 @@ class MlflowSink:
         known = self._rows.get(trial.number)
         self._rows[trial.number] = _Row(trial.state, trial.value, trial.params)
         is_news = trial.state in FINISHED and (known is None or known.state not in FINISHED)
-        if is_news and trial.value is not None and math.isfinite(trial.value):
+        if is_news and trial.state == "complete" and trial.value is not None and math.isfinite(trial.value):
             heapq.heappush(self._best, (trial.value, -trial.number))
             if len(self._best) > self._best_kept:
                 heapq.heappop(self._best)
@@ -252,7 +252,7 @@ class MlflowSink:
 def _from_log(trial: Trial) -> TrialDetail:
     """Return what the log knows of a trial."""
     metrics = {k: x for k, x in trial.attributes.items() if isinstance(x, int | float) and not isinstance(x, bool)}
-    if trial.value is not None:
+    if trial.state == "complete" and trial.value is not None:
         metrics["mean_return"] = trial.value
     curve = [Metric("validation_return", value, step) for step, value in trial.intermediate.items()]
     return TrialDetail(trial.params, metrics, curve)

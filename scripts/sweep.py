@@ -112,7 +112,11 @@ def sweep(
         typer.Option(help="Seconds of the search, compiling included.  \\[default: none]", rich_help_panel=WHEN),
     ] = None,
     target_return: Annotated[
-        float | None, typer.Option(help="Mean return a trial must reach.  \\[default: none]", rich_help_panel=WHEN)
+        float | None,
+        typer.Option(
+            help="Mean return a trial must reach; with two objectives: that counts as solved.  \\[default: none]",
+            rich_help_panel=WHEN,
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -186,6 +190,8 @@ def _run(given: dict[str, Any], as_json: bool) -> int:
         refuse(str(error))
     except LogError as error:
         refuse(str(error), status=1)
+    except OSError as error:
+        refuse(f"{error.filename or 'a file'} can't be written: {error.strerror or error}", status=1)
     show_result(console, result, _resume_command(result))
     if as_json:
         print(json.dumps(result.summary(), allow_nan=False))

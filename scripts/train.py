@@ -65,8 +65,6 @@ def train(
     for name, value, low, high in (("seeds", seeds, 1, MAX_SEEDS), ("seed", seed, 0, MAX_SEED)):
         if not low <= value <= high:
             refuse(f"--{name} {value} is not allowed: int in [{low}, {high}]")
-    if save is not None and save.exists() and not save.is_dir():
-        refuse(f"--save {str(save)!r} is not allowed: it is no directory")
 
     from jaxdqn import devices
 
@@ -76,10 +74,15 @@ def train(
     from rich.markup import escape
 
     from jaxdqn.console import SweepConsole, show_hyperparams, show_verdict
+    from jaxdqn.plan import check_writable
     from jaxdqn.retrain import Task, from_file, from_sweep, retrain
 
     console = Console(stderr=json_)
     try:
+        if save is not None:
+            check_writable(save)
+            if (save / "study.log").exists() and output != save:
+                raise ValueError(f"--save {str(save)!r} is not allowed: it holds a sweep, whose trials are others")
         if output is not None:
             space, number, search_return = from_sweep(output, trial)
             what = f"trial {number} of {output}"

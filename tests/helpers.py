@@ -5,10 +5,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxdqn.block import Placement, Progress
 from jaxdqn.config import Config, Layout
 from jaxdqn.evaluate import Phase
 from jaxdqn.hyperparams import Hyperparams, defaults, stack
-from jaxdqn.population import Names, Placement, Population, Progress
+from jaxdqn.judging import Names
+from jaxdqn.population import Population
 
 Lane = tuple[int, int]  # device, lane of its block
 Named = tuple[int, int, Hyperparams]  # trial, seed index, hyperparameters

@@ -63,7 +63,7 @@ class Sweep:
         self.searched = replace(loaded(directory), **changes)
         self.study, self.trainer = opened(self.searched, directory), StandIn(CONFIG, layout, score=score)
         limits = Limits(trials=TRIALS)
-        self.stages = Stages(self.study, self.searched, CONFIG, limits, fresh, 1, 0, directory)
+        self.stages = Stages(self.study, self.searched, CONFIG, limits, fresh, 0, directory)
         self.events: list[Retrained] = []
 
     def run(self, until: Callable[[Retrained], bool] = lambda event: False) -> list[Confirmation]:

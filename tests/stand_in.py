@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from jaxdqn.block import Placement, Progress
 from jaxdqn.config import Config, Layout
-from jaxdqn.population import NOBODY, Placement, Progress
+from jaxdqn.judging import NOBODY
 
 
 class StandIn:

@@ -376,3 +376,37 @@ def test_where_the_network_should_be_small_the_smallest_that_half_of_the_seeds_s
     found = confirm.confirmed(notes, chosen, 4, searched)
     assert [one.number for one in found] == [2, 1, 0, 3]
     assert [one.num_parameters for one in found] == [4 * 7 + 2, 8 * 7 + 2, 64 * 7 + 2, 2 * 7 + 2]
+
+
+def complete(number: int, value: float) -> Trial:
+    return Trial(number, "complete", value, {"learning_rate": 1e-3}, {"env_steps": [1]}, {}, None, None)
+
+
+def test_a_search_that_goes_on_forgets_no_trial_that_was_confirmed(tmp_path: Path) -> None:
+    searched, fresh = loaded(tmp_path), Fresh(1, 4, 4)
+    trials = [complete(0, 400.0), complete(1, 450.0)]  # trial 0 was the best once, and was confirmed
+    notes = Notes(trial_0=[500.0] * 4, trial_1=[480.0] * 4)
+    rivals = confirm.rivals(notes, trials, searched, fresh)
+    assert [one.number for one in rivals] == [1, 0]
+    assert confirm.confirmed(notes, rivals, 4, searched)[0].number == 0
+
+
+def test_a_verdict_stands_until_all_new_candidates_are_trained(tmp_path: Path) -> None:
+    searched, fresh = loaded(tmp_path), Fresh(1, 4, 2)
+    trials = [complete(0, 400.0), complete(1, 450.0)]
+
+    class Judged(Notes):
+        judged = 0  # seeds of trial 0 that have a verdict
+
+        def recorded(self, phase: str) -> dict[tuple[int, int], dict[str, Any]]:
+            known = super().recorded("confirm")
+            return {(0, seed): known[0, seed] for seed in range(self.judged)} if phase == "verdict" else known
+
+    notes = Judged(trial_0=[500.0] * 4, trial_1=[480.0] * 3)
+    assert confirm.confirmed(notes, confirm.rivals(notes, trials, searched, fresh), 4, searched) == []
+    notes.judged = 2
+    rivals = confirm.rivals(notes, trials, searched, fresh)
+    assert [one.number for one in rivals] == [0]
+    verdict = confirm.verdict(notes, rivals, fresh, searched)
+    assert verdict is not None
+    assert (verdict.number, verdict.seeds) == (0, 2)

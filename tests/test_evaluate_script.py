@@ -137,13 +137,6 @@ def test_a_damaged_agent_is_refused_by_name(command: Command) -> None:
     assert "SHA-256" in outcome.err
 
 
-def test_without_gymnasium_the_message_says_how_to_get_it(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gymnasium", None)
-    outcome = command("--output", ODD, "--gymnasium")
-    assert outcome.status == 2
-    assert 'pip install -e ".[gymnasium]"' in outcome.err
-
-
 # What is shown
 
 

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from jaxdqn.block import Placement
 from jaxdqn.config import Config, Layout
 from jaxdqn.host_load import SimulatedDevice, simulated_gpu
 from jaxdqn.hyperparams import Hyperparams, defaults, stack
-from jaxdqn.population import Names, Placement
+from jaxdqn.judging import Names
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own, at import
 

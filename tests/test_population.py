@@ -10,7 +10,9 @@ from jaxdqn import evaluate, network, prng
 from jaxdqn.config import Config, Layout
 from jaxdqn.evaluate import Phase
 from jaxdqn.hyperparams import Hyperparams, defaults
-from jaxdqn.population import NOBODY, Population, _all_finite
+from jaxdqn.judging import NOBODY
+from jaxdqn.masks import all_finite
+from jaxdqn.population import Population
 from tests.helpers import Lane, Named, agent_at, fixing, made, same, train
 
 BASE = defaults()._replace(
@@ -233,4 +235,4 @@ def test_a_lane_with_one_parameter_that_is_not_finite_is_found() -> None:
     params = {"kernel": np.ones((3, 2, 2), np.float32), "bias": np.zeros((3, 2), np.float32)}
     params["kernel"][1, 0, 1] = np.inf
     params["bias"][2, 1] = np.nan
-    assert _all_finite(jax.tree.map(jax.numpy.asarray, params), 3).tolist() == [True, False, False]
+    assert all_finite(jax.tree.map(jax.numpy.asarray, params), 3).tolist() == [True, False, False]

@@ -168,7 +168,7 @@ def test_fresh_agents_differ_repeat_themselves_and_play_as_they_were_scored(tmp_
     assert (again.returns, again.updates) == (first.returns, first.updates)
 
     paths = saved_agent.find(tmp_path / "saved", 0)
-    assert [path.name for path in paths] == [f"retrain-{seed}.json" for seed in range(3)]
+    assert [path.name for path in paths] == [f"retrain-5-{seed}.json" for seed in range(3)]
     for seed, path in enumerate(paths):
         agent = saved_agent.load(path)
         assert agent.mean_return == first.returns[seed]

@@ -100,6 +100,25 @@ def test_a_password_is_never_shown() -> None:
     assert "ss" not in hide_password("postgresql://u:p@ss@h/db").split("@")[0]
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://h/db?password=%40secretword",
+        "postgresql://h/db?password=secret%26word",
+        "postgresql://u:/secretword@h/db",
+        "postgresql://h/db?sslpassword=secretword",
+        "https://h/mlflow?token=secretword",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3D1%3BPWD%3D%7Bsecretword%7D",
+    ],
+)
+def test_odd_passwords_are_not_shown_either(url: str) -> None:
+    assert "secret" not in hide_password(url)
+
+
+def test_a_path_is_no_password() -> None:
+    assert hide_password("sqlite:////home/a b/study.db") == "sqlite:////home/a b/study.db"
+
+
 def test_a_trial_whose_asking_was_cut_off_fails_and_the_study_goes_on(tmp_path: Path, searched: Space) -> None:
     study = opened(tmp_path, searched, "random")
     study.ask(2)

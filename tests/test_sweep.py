@@ -168,7 +168,7 @@ def test_a_seed_that_ended_early_counts_with_its_last_validation() -> None:
 def test_a_seed_that_ended_before_the_first_rung_holds_no_report_up(searched: Space, tmp_path: Path) -> None:
     config = Config(env_steps=20_000, tick=4, rungs=(5_000,))
     study, trainer = opened(searched, tmp_path), StandIn(config, LAYOUT)
-    scheduler = _Scheduler(Lanes(trainer), study, searched, Limits(), 2, False)
+    scheduler = _Scheduler(Lanes(trainer), study, searched, Limits(), 2, None)
     scheduler._ask(2)
     first, second = scheduler.lanes.queue[:2]
     first.ended, first.diverged, first.validation = True, True, np.array([np.nan])
@@ -373,5 +373,12 @@ def test_agents_are_handed_over_with_their_parameters_where_they_are_to_be_saved
 ) -> None:
     study = opened(searched, tmp_path)
     trainer = StandIn(CONFIG, LAYOUT, diverging=frozenset({2}))
-    events = ended(list(sweep(Lanes(trainer), study, searched, Limits(trials=5), keeps_params=True)))
-    assert {event.number for event in events if event.agents[0].params is None} == {2}
+    kept: list[int] = []
+
+    def keep(agent: Agent) -> None:
+        assert agent.params is not None
+        assert study.trial(agent.trial).state == "running"  # what is told has been kept
+        kept.append(agent.trial)
+
+    list(sweep(Lanes(trainer), study, searched, Limits(trials=5), keep=keep))
+    assert sorted(kept) == [0, 1, 3, 4]

@@ -100,6 +100,12 @@ def test_a_target_return_says_what_counts_as_solved(tmp_path: Path) -> None:
     assert space.load("smallest").solved == 500.0
 
 
+def test_a_target_return_alone_does_not_make_the_search_endless(tmp_path: Path) -> None:
+    given = Settings(space="smallest", trials=None, target_return=475.0, output=tmp_path, storage="off", tracking="off")
+    assert plan(given).settings.trials == 64
+    assert plan(dataclasses.replace(given, time_budget=60.0)).settings.trials is None
+
+
 @pytest.mark.parametrize("name", ["tpe", "sobol"])
 def test_samplers_with_one_objective_are_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"--sampler {name} has one objective"):

@@ -1,0 +1,222 @@
+"""A block of lanes: agents that are vmapped together and share one ring of replay memory.
+
+The only file with a `vmap` over agents, but for how they are judged. Under `vmap` a condition on an agent turns into a
+selection that pays for both branches; a block of a few lanes is therefore the unit of control flow: what no lane of a
+block needs is not computed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from jaxdqn import agent, evaluate, prng, replay
+from jaxdqn.agent import AgentState, Learner
+from jaxdqn.config import Config, Layout, bucket_of
+from jaxdqn.environment import make
+from jaxdqn.evaluate import Stream
+from jaxdqn.hyperparams import Hyperparams, defaults, stack
+from jaxdqn.judging import NOBODY, Names, Record, score, validate
+from jaxdqn.masks import all_finite, if_any, over
+from jaxdqn.network import Params
+from jaxdqn.replay import Replay
+
+
+class Placement(NamedTuple):
+    """What the host writes into the lanes of a row at a visit; arrays of shape (devices, block)."""
+
+    fresh: Bool[Array | np.ndarray, "devices block"]  # lanes that get a new agent, or are emptied …
+    names: Names  # … this one
+    hyperparams: Hyperparams
+
+
+class Block(NamedTuple):
+    """A block of lanes. Lanes share a ring; everything else is their own."""
+
+    agents: AgentState
+    hyperparams: Hyperparams
+    names: Names
+    record: Record
+    replay: Replay
+
+
+class Progress(NamedTuple):
+    """What the host reads after a segment; arrays of shape (devices, block, …)."""
+
+    alive: Bool[Array | np.ndarray, " lanes"]
+    diverged: Bool[Array | np.ndarray, " lanes"]
+    step: Int[Array | np.ndarray, " lanes"]
+    episodes: Int[Array | np.ndarray, " lanes"]
+    updates: Int[Array | np.ndarray, " lanes"]
+    return_sum: Float[Array | np.ndarray, " lanes"]  # over the finished episodes
+    loss_sum: Float[Array | np.ndarray, " lanes"]  # over the updates
+    validation: Float[Array | np.ndarray, "lanes rungs"]
+    returns: Float[Array | np.ndarray, "lanes episodes"]  # of the score, if the agent ended in this segment, else NaN
+
+
+def train_block(
+    seed: Int[Array, ""], block: Block, placement: Placement, num_ticks: Int[Array, ""], config: Config, layout: Layout
+) -> tuple[Block, Progress]:
+    """Place fresh agents, run a segment of `num_ticks` ticks (fewer if nobody lives), score who ended in it."""
+    root = prng.root(seed)
+    block = _place(root, block, placement, config)
+    keys = _agent_keys(root, block.names)
+    started = block.agents.actor.alive
+
+    def running(carry: tuple[Array, Block]) -> Array:
+        return (carry[0] < num_ticks) & jnp.any(carry[1].agents.actor.alive)
+
+    def advance(carry: tuple[Array, Block]) -> tuple[Array, Block]:
+        return carry[0] + 1, _tick(root, keys, carry[1], config, layout)
+
+    _, block = jax.lax.while_loop(running, advance, (jnp.zeros((), jnp.int32), block))
+    actor, learner = block.agents
+    params = block.record.best_params if config.keep_best else learner.params
+    ended = started & ~actor.alive & ~actor.diverged
+    broken = ended & ~all_finite(params, ended.shape[0])  # by its last update, which no step followed
+    actor, ended = actor._replace(diverged=actor.diverged | broken), ended & ~broken
+    block = block._replace(agents=AgentState(actor, learner))
+    returns = score(root, ended, params, block.hyperparams, block.names, config, layout)
+    return block, Progress(
+        alive=actor.alive,
+        diverged=actor.diverged,
+        step=actor.step,
+        episodes=actor.episodes,
+        updates=learner.updates,
+        return_sum=actor.return_sum,
+        loss_sum=learner.loss_sum,
+        validation=block.record.validation,
+        returns=returns,
+    )
+
+
+def empty_block(config: Config, layout: Layout) -> Block:
+    """Return a block of frozen lanes that wait for their first agents."""
+    lanes = layout.block
+    zeros = np.zeros(lanes, np.int32)
+    placement = Placement(zeros, Names(zeros, zeros, zeros), stack([defaults()] * lanes))
+    agents, record = jax.eval_shape(lambda: _newborn(prng.root(0), placement, config))
+    shapes = Block(
+        agents=agents,
+        hyperparams=placement.hyperparams,
+        names=placement.names,
+        record=record,
+        replay=jax.eval_shape(lambda: replay.init(config.slots, lanes, make(config.env).obs_size)),
+    )
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
+def _agent_keys(root: prng.Key, names: Names) -> agent.Keys:
+    """Return the streams of each lane's agent: a function of the study's seed and the agent's name alone."""
+
+    def of_agent(phase: Int[Array, ""], trial: Int[Array, ""], seed_index: Int[Array, ""]) -> agent.Keys:
+        return agent.keys(prng.fold(evaluate.family(root, Stream.TRAIN, phase), trial, seed_index))
+
+    return jax.vmap(of_agent)(*map(jnp.asarray, names))
+
+
+def _newborn(root: prng.Key, placement: Placement, config: Config) -> tuple[AgentState, Record]:
+    """Return a fresh agent with an empty record for every lane of a block."""
+    keys = _agent_keys(root, placement.names)
+
+    def init(key: prng.Key, hyperparams: Hyperparams) -> AgentState:
+        return agent.init(key, config.specialise(hyperparams), config)
+
+    agents = jax.vmap(init)(keys.init, placement.hyperparams)
+    agents = agents._replace(actor=agents.actor._replace(alive=jnp.asarray(placement.names.trial) != NOBODY))
+    lanes = placement.fresh.shape[0]
+    record = Record(
+        validation=jnp.full((lanes, len(config.rungs)), jnp.nan),
+        best_worth=jnp.full(lanes, -jnp.inf),
+        best_params=agents.learner.params if config.keep_best else None,
+        perfect=jnp.zeros(lanes, jnp.int32),
+    )
+    return agents, record
+
+
+def _place(root: prng.Key, block: Block, placement: Placement, config: Config) -> Block:
+    """Write fresh agents into the lanes the host names. The ring stays: their windows are empty."""
+
+    def write(old: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
+        # Tied to what the loop changes: else XLA takes the agents out of it and makes them in every segment.
+        now, _ = jax.lax.optimization_barrier((placement, old[2].trial))
+        agents, record = _newborn(root, now, config)
+        return over(now.fresh, (agents, now.hyperparams, now.names, record), old)
+
+    all_but_ring = (block.agents, block.hyperparams, block.names, block.record)
+    agents, hyperparams, names, record = if_any(placement.fresh, write, all_but_ring)
+    return Block(agents, hyperparams, names, record, block.replay)
+
+
+def _tick(root: prng.Key, keys: agent.Keys, block: Block, config: Config, layout: Layout) -> Block:
+    """Let every living agent of a block take `config.tick` environment steps and make the updates then due."""
+
+    def chances(key: prng.Key, first_step: Int[Array, ""], hyperparams: Hyperparams) -> agent.Chance:
+        given = config.specialise(hyperparams)
+        return jax.vmap(lambda i: agent.chance(key, first_step + i, given, config))(jnp.arange(config.tick))
+
+    def act_one(
+        chance: agent.Chance, actor: agent.Actor, params: Params, hyperparams: Hyperparams
+    ) -> tuple[agent.Actor, replay.Transition]:
+        return agent.act(chance, actor, params, config.specialise(hyperparams), config)
+
+    def act(actor: agent.Actor, chance: agent.Chance) -> tuple[agent.Actor, replay.Transition]:
+        return jax.vmap(act_one)(chance, actor, block.agents.learner.params, block.hyperparams)
+
+    before = block.agents.actor
+    drawn = jax.vmap(chances, out_axes=1)(keys.act, before.step, block.hyperparams)
+    actor, transitions = jax.lax.scan(act, before, drawn)
+    ring = replay.add(block.replay, transitions)
+    whole = (actor.step - before.step == config.tick) & ~actor.diverged
+    learner = _learn(keys, actor, whole, block, ring, config)
+    actor = actor._replace(alive=actor.alive & learner.finite, diverged=actor.diverged | ~learner.finite)
+    block = block._replace(agents=AgentState(actor, learner), replay=ring)
+    if not config.rungs:
+        return block
+    at_rung = whole & jnp.any(actor.step[:, None] == jnp.array(config.rungs)[None], axis=1)
+    ended = before.alive & ~actor.alive if config.keep_best else jnp.zeros_like(at_rung)
+    pending = (at_rung | ended) & ~actor.diverged
+    actor, record = validate(root, pending, block.agents, block.hyperparams, block.names, block.record, config, layout)
+    return block._replace(agents=block.agents._replace(actor=actor), record=record)
+
+
+def _learn(
+    keys: agent.Keys, actor: agent.Actor, whole: Bool[Array, " lanes"], block: Block, ring: Replay, config: Config
+) -> Learner:
+    """Make the updates that are due, each lane in the shape of its own batch size, then copy to the targets."""
+    learner = block.agents.learner
+    hyperparams = config.specialise(block.hyperparams)
+    due = whole & (actor.step % hyperparams.train_period == 0) & (actor.step >= hyperparams.warmup_steps)
+    window = jnp.minimum(actor.step, hyperparams.buffer_size)
+    own_bucket = bucket_of(hyperparams.batch_size, config)
+    passed = actor.step - learner.last_copy
+
+    def learn_one(
+        learner: Learner, due: Array, step: Array, batch: replay.Transition, hyperparams: Hyperparams
+    ) -> Learner:
+        return agent.learn(learner, due, step, batch, config.specialise(hyperparams), config)
+
+    def copy_one(learner: Learner, due: Array, step: Array, hyperparams: Hyperparams) -> Learner:
+        return agent.copy_to_target(learner, due, step, config.specialise(hyperparams))
+
+    def make_updates(learner: Learner) -> Learner:
+        for bucket, size in enumerate(config.batch_sizes):
+            num_updates = jnp.where(due & (own_bucket == bucket), hyperparams.gradient_steps, 0)
+
+            def update(i: Int[Array, ""], learner: Learner, size: int = size, num: Array = num_updates) -> Learner:
+                offsets = jax.vmap(partial(replay.draw_offsets, num=size))(keys.sample, learner.updates, window)
+                batch = replay.sample(ring, offsets)
+                return jax.vmap(learn_one)(learner, i < num, actor.step, batch, block.hyperparams)
+
+            learner = jax.lax.fori_loop(0, jnp.max(num_updates), update, learner)
+        return if_any(due & (passed >= hyperparams.target_period), copy, learner)
+
+    def copy(learner: Learner) -> Learner:
+        return jax.vmap(copy_one)(learner, due, actor.step, block.hyperparams)
+
+    return if_any(due, make_updates, learner)
