@@ -31,7 +31,7 @@ class History:
     space: Space
     seed: int
     trials: list[Trial]
-    description: dict[str, Any]  # of its last sweep: command, confirm_top, confirm_seeds, verdict_seeds
+    description: dict[str, Any]  # of its last sweep: confirm_top, confirm_seeds, verdict_seeds, the commands of all
     attributes: dict[str, Any]
 
     def recorded(self, phase: str) -> dict[tuple[int, int], dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import optuna
@@ -65,10 +66,19 @@ def domain_texts(space: Space) -> dict[str, str]:
 
 def _domain_text(domain: BaseDistribution) -> str:
     if isinstance(domain, CategoricalDistribution):
-        return ", ".join(str(choice) for choice in domain.choices)
+        return ", ".join(str(choice).lower() if isinstance(choice, bool) else str(choice) for choice in domain.choices)
     assert isinstance(domain, FloatDistribution | IntDistribution)
-    step = f", in steps of {domain.step:g}" if domain.step not in (None, 1) else ""
-    return f"{domain.low:g} to {domain.high:g}{', logarithmic' if domain.log else step}"
+    step = f", in steps of {_plain(domain.step)}" if domain.step not in (None, 1) else ""
+    return f"{_plain(domain.low)} to {_plain(domain.high)}{', logarithmic' if domain.log else step}"
+
+
+def _plain(value: Any) -> str:
+    """Return a number without an exponent where that is short; other text as it is."""
+    try:
+        number = float(value)
+    except ValueError:
+        return str(value)
+    return f"{number:,.10g}" if 1 <= abs(number) < 1e7 else f"{number:g}"
 
 
 def _frozen(space: Space, trial: Trial) -> FrozenTrial | None:
@@ -104,7 +114,7 @@ def _importances(study: optuna.Study) -> tuple[FigureSpec, list[str]]:
     bars["marker"] = {"color": BLUE}
     bars["hovertemplate"] = "%{y}: %{x:.3f}<extra></extra>"
     figure["layout"] = {
-        "xaxis": {"title": {"text": "share of the importance (PED-ANOVA)"}, "range": [0, 1.15 * max(bars["x"])]},
+        "xaxis": {"title": {"text": "importance"}, "range": [0, 1.15 * max(bars["x"])]},
         "height": 90 + 30 * len(bars["y"]),
         "showlegend": False,
     }
@@ -122,14 +132,18 @@ def _slice(study: optuna.Study, name: str, numbers: list[int]) -> FigureSpec:
             "cmax": numbers[-1],
             "showscale": False,
             "size": 6,
+            "opacity": 0.9 if len(trial) < 200 else 0.6,
             "line": {"width": 0.5, "color": "rgba(128,128,128,0.8)"},
         }
         trace["customdata"] = trial
         trace["hovertemplate"] = "trial %{customdata}<br>%{x}: %{y:.4~g}<extra></extra>"
     layout = figure["layout"]
     axis = {key: value for key, value in layout["xaxis"].items() if key in ("type", "categoryorder", "categoryarray")}
+    values = [x for trace in figure["data"] for x in trace["x"]]
     if axis.get("type") == "log":
-        axis["dtick"] = "D2" if _decades(figure) < 1.5 else 1
+        axis |= log_ticks(values)
+    elif all(isinstance(x, int) for x in values) and max(values) - min(values) <= 8:
+        axis["dtick"] = 1
     figure["layout"] = {
         "xaxis": {**axis, "title": {"text": name}},
         "yaxis": {"title": {"text": "mean return"}},
@@ -139,29 +153,35 @@ def _slice(study: optuna.Study, name: str, numbers: list[int]) -> FigureSpec:
     return figure
 
 
-def _decades(figure: FigureSpec) -> float:
-    values = [x for trace in figure["data"] for x in trace["x"]]
-    return 99.0 if min(values) <= 0 else math.log10(max(values) / min(values))
+def log_ticks(values: Sequence[float]) -> dict[str, Any]:
+    """Return the ticks of a logarithmic axis: powers of ten, and between them 2 and 5 where those are few."""
+    low, high = math.log10(min(values)), math.log10(max(values))
+    within = (1.0,) if high - low > 2 else (1.0, 2.0, 5.0)
+    ticks = [m * 10.0**k for k in range(math.floor(low), math.ceil(high) + 1) for m in within]
+    ticks = [float(f"{tick:.1g}") for tick in ticks if low - 0.1 <= math.log10(tick) <= high + 0.1]
+    return {"tickvals": ticks, "ticktext": [_plain(tick) for tick in ticks]} if ticks else {}
 
 
 def _parallel(study: optuna.Study) -> FigureSpec:
     """Return the lines, the better the stronger and the further in front."""
     figure = _spec(optuna.visualization.plot_parallel_coordinate(study))
     lines = sorted((trace for trace in figure["data"] if trace.get("mode") == "lines"), key=lambda trace: trace["y"][0])
+    strength = 0.8 * min(1.0, max(0.3, 60 / len(lines)))
     for trace in lines:
         trace["line"] = {"color": BLUE, "width": 1.3}
-        trace["opacity"] = round(0.08 + 0.72 * trace["y"][0] ** 3, 3)
+        trace["opacity"] = round(strength * (0.1 + 0.9 * trace["y"][0] ** 3), 3)
         trace["y"] = [round(y, 4) for y in trace["y"]]
     layout = figure["layout"]
     for note in layout.get("annotations", []):
-        note["font"] = {"size": 11}
+        note["font"], note["text"] = {"size": 11}, _plain(note["text"])
     axis = {key: layout["xaxis"][key] for key in ("range", "tickvals", "ticktext", "showgrid", "zeroline")}
-    axis["ticktext"] = ["mean return", *axis["ticktext"][1:]]
+    axis["ticktext"] = ["return", *axis["ticktext"][1:]]
     for trace in lines:
+        trace["customdata"] = [[name, _plain(value)] for name, value in trace["customdata"]]
         trace["customdata"][0][0] = "mean return"
     figure["data"] = lines
     figure["layout"] = {
-        "xaxis": {**axis, "tickmode": "array", "tickangle": 20, "fixedrange": True},
+        "xaxis": {**axis, "tickmode": "array", "tickangle": -25, "fixedrange": True},
         "yaxis": {"visible": False, "fixedrange": True, "range": [-0.05, 1.05]},
         "annotations": layout.get("annotations", []),
         "shapes": layout.get("shapes", []),

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from jaxdqn.confirm_figures import confirmed_rows, spread
 from jaxdqn.figures import (
     BROUGHT_OUT,
     GREEN,
@@ -17,8 +18,6 @@ from jaxdqn.figures import (
     PURPLE,
     RED,
     SKY,
-    confirmed_rows,
-    spread,
 )
 from jaxdqn.report_data import (
     BEST_DRAWN,
@@ -87,14 +86,8 @@ def _best_so_far(data: ReportData, clock: Clock) -> Figure | None:
     for i, (label, points) in enumerate(panels):
         panel = figure.add_subplot(1, len(panels), i + 1)
         _plain(panel)
-        panel.scatter(
-            *zip(*even_sample(points, SCORES_DRAWN), strict=True),
-            s=14,
-            color=SKY,
-            alpha=0.65,
-            linewidths=0,
-            label="a trial",
-        )
+        times, values = (list(axis) for axis in zip(*even_sample(points, SCORES_DRAWN), strict=True))
+        panel.scatter(times, values, s=14, color=SKY, alpha=0.65, linewidths=0, label="a trial")
         panel.step(*best_so_far(points), where="post", color=RED, linewidth=2, label="best so far")
         _solved(panel, data)
         panel.set(xlabel=label, ylabel="mean return")

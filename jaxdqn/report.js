@@ -1,6 +1,6 @@
 "use strict";
 (() => {
-  const PRINTED_PX = 680;
+  const PRINTED_PX = { alone: 660, slice: 320 }; // on paper, in one or two columns
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const figures = [...document.querySelectorAll(".figure")];
   const drawn = new Set();
@@ -41,8 +41,10 @@
   dark.addEventListener("change", () => drawn.forEach((figure) => Plotly.relayout(figure, { template: template() })));
   addEventListener("beforeprint", () => {
     drawAll();
-    const room = (figure) => Math.min(figure.clientWidth || PRINTED_PX, PRINTED_PX);
-    drawn.forEach((figure) => Plotly.relayout(figure, { template: templates.light, width: room(figure) }));
+    drawn.forEach((figure) => {
+      const width = figure.closest(".slices") ? PRINTED_PX.slice : PRINTED_PX.alone;
+      Plotly.relayout(figure, { template: templates.light, width });
+    });
   });
   addEventListener("afterprint", () => {
     drawn.forEach((figure) => Plotly.relayout(figure, { template: template(), width: null, autosize: true }));

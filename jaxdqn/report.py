@@ -9,16 +9,16 @@ import base64
 import hashlib
 import html
 import json
-import os
-import uuid
 from importlib import resources
 from pathlib import Path
 
 from jaxdqn import figures
+from jaxdqn.files import write_whole
 from jaxdqn.optuna_figures import FigureSpec
 from jaxdqn.pictures import NAMES, pictures
 from jaxdqn.report_data import ReportData, held_lanes, make_clock, thin_lanes
-from jaxdqn.report_sections import Section, sections
+from jaxdqn.report_markup import Section
+from jaxdqn.report_sections import sections
 
 
 def write_report(output: Path, data: ReportData) -> list[Path]:
@@ -32,10 +32,10 @@ def write_report(output: Path, data: ReportData) -> list[Path]:
     drawn = pictures(data, bars, clock)
     for name in NAMES:
         if name in drawn:
-            _replace(folder / f"{name}.png", drawn[name])
+            write_whole(folder / f"{name}.png", drawn[name])
         else:
             (folder / f"{name}.png").unlink(missing_ok=True)
-    _replace(page, render(data).encode("utf-8"))
+    write_whole(page, render(data).encode("utf-8"))
     return [page, *(folder / f"{name}.png" for name in drawn)]
 
 
@@ -107,13 +107,3 @@ def _json(name: str, value: object) -> str:
 
 def _digest(script: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode()}'"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file under another name and put it in its place."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

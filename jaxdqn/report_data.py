@@ -34,7 +34,7 @@ class ReportData:
 
     study_name: str
     space: Space
-    command: str  # that makes the study again
+    command: str  # the one that makes the study again, or several, a line each
     seed: int
     solved_return: float | None  # the mean return from which on a seed counts as solved
     trials: list[Trial]
@@ -189,8 +189,20 @@ def num_solved(entry: dict[str, Any]) -> int | None:
 
 
 def num_diverged(entry: dict[str, Any]) -> int:
-    """Return how many agents of a trial, a confirmation or the verdict diverged."""
+    """Return how many seeds of a confirmation or the verdict diverged."""
     return sum(not is_number(value) for value in entry.get("returns") or [])
+
+
+def diverged_seeds(trial: Trial) -> list[int]:
+    """Return the indices of a trial's seeds that diverged: as their lanes have it, else those without a return.
+
+    A pruned trial has no returns, and its seeds did not diverge for that.
+    """
+    lanes, returns = trial.attributes.get("lanes"), trial.attributes.get("returns")
+    if isinstance(lanes, list | tuple) and any(lanes):
+        return [i for i, lane in enumerate(lanes) if isinstance(lane, list | tuple) and "diverged" in lane[-1:]]
+    known = returns if isinstance(returns, list | tuple) and trial.state != "pruned" else []
+    return [i for i, value in enumerate(known) if not is_number(value)]
 
 
 def winner(data: ReportData) -> tuple[int, dict[str, Any]] | None:

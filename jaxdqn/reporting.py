@@ -21,7 +21,7 @@ def report_on(history: History, output: Path) -> list[Path]:
         ReportData(
             study_name=history.study_name,
             space=history.space,
-            command=str(history.description.get("command", "")),
+            command="\n".join(map(str, history.description.get("commands", []))),
             seed=history.seed,
             solved_return=history.space.solved,
             trials=history.trials,

@@ -175,7 +175,7 @@ def run(
     limits = Limits(settings.trials, settings.time_budget, target)
     fresh = Fresh(settings.confirm_top, settings.confirm_seeds, settings.verdict_seeds)
     save_all = settings.save_agents == "all"
-    trials.describe(_description(plan))
+    trials.describe(_description(plan), settings.command)
     trials.commit()
     stages = Stages(trials, plan.space, opened.config, limits, fresh, settings.seed, plan.output, save_all)
     compile_s, env_steps, compiles, accounts = 0.0, 0, _CompileCounter(), Accounts()
@@ -270,7 +270,6 @@ def _description(plan: Plan) -> dict[str, Any]:
     """Return what a reader of the log should know of a sweep."""
     settings = plan.settings
     return {
-        "command": settings.command,
         "space": plan.space.name,
         "solved_return": plan.space.solved_return,
         "confirm_top": settings.confirm_top,

@@ -175,9 +175,13 @@ class Study:
         """Return what was recorded of a phase, by trial and seed index."""
         return recorded(self.attributes, phase)
 
-    def describe(self, description: dict[str, Any]) -> None:
-        """Record what a reader of the log should know of the sweep that is about to begin."""
-        if self.attributes.get(DESCRIPTION) != description:
+    def describe(self, description: dict[str, Any], command: str = "") -> None:
+        """Record what a reader of the log should know of the sweep that is about to begin, and by which commands."""
+        known = self.attributes.get(DESCRIPTION, {})
+        commands = known.get("commands", [])
+        commands = commands if commands[-1:] == [command] else [*commands, command]
+        description = {**description, "commands": commands}
+        if known != description:
             self._storage.set_study_user_attr(self._study._study_id, DESCRIPTION, description)
 
     @property

@@ -11,13 +11,28 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from jaxdqn import space as spaces
 from jaxdqn.follower import Trial
 from jaxdqn.report_data import ReportData
+from jaxdqn.space import Space
 
 STARTED = datetime(2025, 3, 1, 9, 30).timestamp()
 PAUSE_S = 7_200.0  # between its two runs
 PERFECT, SOLVED = 500.0, 475.0
+SEARCHED: dict[str, BaseDistribution] = {
+    "learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
+    "learning_rate_final_fraction": CategoricalDistribution([0.01, 0.1, 1.0]),
+    "gamma": CategoricalDistribution([0.97, 0.98, 0.99, 0.995]),
+    "epsilon_end": FloatDistribution(0.01, 0.2),
+    "epsilon_decay_steps": IntDistribution(1_000, 10_000, step=1_000),
+    "batch_size": CategoricalDistribution([32, 64]),
+    "gradient_steps": CategoricalDistribution([1, 2, 4]),
+    "target_period": IntDistribution(20, 1_000, log=True),
+    "max_grad_norm": FloatDistribution(0.5, 20.0, log=True),
+    "double_q": CategoricalDistribution([True, False]),
+    "huber_loss": CategoricalDistribution([True, False]),
+    "hidden_width": CategoricalDistribution([32, 64]),
+    "hidden_layers": IntDistribution(1, 2),
+}
 
 
 def synthetic_sweep(
@@ -25,7 +40,7 @@ def synthetic_sweep(
 ) -> ReportData:
     """A sweep of the default space: two runs with a pause, confirmation and verdict."""
     random = np.random.default_rng(seed)
-    space = replace(spaces.load("default"), rungs=tuple(range(2_000, 20_001, 2_000)))
+    space = Space("default", env_steps=20_000, rungs=tuple(range(2_000, 20_001, 2_000)), searched=SEARCHED)
     lanes = [(STARTED + 3.0 * (i % 4), i) for i in range(num_lanes)]
     heapq.heapify(lanes)
     trials = []
@@ -37,12 +52,12 @@ def synthetic_sweep(
         trials.append(_trial(random, number, num_seeds, params, space.rungs, lanes))
     complete = sorted((t for t in trials if t.state == "complete"), key=lambda t: (-(t.value or 0), t.number))
     now = max(lanes)[0]
-    confirm = [_confirmed(random, trial, 8, num_lanes, now) for trial in complete[:6]]
+    confirm = [_confirmed(random, trial, 8, num_lanes, now, 8 * i) for i, trial in enumerate(complete[:6])]
     confirm.sort(key=lambda entry: -entry["mean_return"])
     verdict = None
     if confirm:
         chosen = next(trial for trial in complete if trial.number == confirm[0]["number"])
-        verdict = _confirmed(random, chosen, 16, num_lanes, now + 40.0)
+        verdict = _confirmed(random, chosen, 16, num_lanes, now + 16.0 * math.ceil(48 / num_lanes))
     made = ReportData(
         study_name="default-CartPole-v1",
         space=space,
@@ -113,9 +128,13 @@ def _trial(
         returns.append(None if diverged[i] else score)
     state = "pruned" if pruned else "failed" if any(diverged) else "complete"
     values = [value for value in returns if value is not None]
-    attributes: dict[str, Any] = {"lanes": held, "env_steps": steps, "updates": updates}
-    if not pruned:
-        attributes |= {"returns": returns, "std_return": float(np.std(values)) if values else None}
+    attributes: dict[str, Any] = {
+        "lanes": held,
+        "env_steps": steps,
+        "updates": updates,
+        "returns": [None] * num_seeds if pruned else returns,  # a pruned trial has no score
+        "std_return": float(np.std(values)) if values and not pruned else None,
+    }
     return Trial(
         number=number,
         state=state,
@@ -128,7 +147,9 @@ def _trial(
     )
 
 
-def _confirmed(random: np.random.Generator, trial: Trial, num: int, num_lanes: int, now: float) -> dict[str, Any]:
+def _confirmed(
+    random: np.random.Generator, trial: Trial, num: int, num_lanes: int, now: float, first: int = 0
+) -> dict[str, Any]:
     assert trial.value is not None
     lost = float(random.exponential(6))
     returns: list[float | None] = [
@@ -153,8 +174,17 @@ def _confirmed(random: np.random.Generator, trial: Trial, num: int, num_lanes: i
         "worst_seed_return": None if None in returns else float(known.min()),
         "search_return": trial.value,
         "env_steps": [20_000] * num,
+        "updates": [10_000] * num,
         "hyperparameters": dict(trial.params),
-        "lanes": [[i % num_lanes, now + 15 * (i // num_lanes), now + 14 + i % 3, "ended"] for i in range(num)],
+        "lanes": [
+            [
+                i % num_lanes,
+                now + 16 * (i // num_lanes),
+                now + 16 * (i // num_lanes) + 13 + i % 3,
+                "diverged" if returns[i - first] is None else "ended",
+            ]
+            for i in range(first, first + num)
+        ],
     }
 
 
