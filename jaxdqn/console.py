@@ -156,8 +156,13 @@ def show_result(console: Console, result: Result, resume: str | None) -> None:
         )
         show_hyperparams(console, result.hyperparams(), set(result.plan.space.searched))
     say()
+    output = result.plan.output
+    if result.plan.settings.report and (output / "report.html").is_file():
+        say(f"look at the report:  {escape(str(output / 'report.html'))}")
+    if result.confirmed:
+        say(f"let the winner play: python scripts/evaluate.py --output {escape(shell_word(output))}")
     if result.plan.tracking and not result.plan.tracking.startswith("http"):
-        say(f"look at all trials:   mlflow ui --backend-store-uri {escape(shell_word(result.plan.tracking))}")
+        say(f"look at all trials:  mlflow ui --backend-store-uri {escape(shell_word(result.plan.tracking))}")
     if resume is None:
         say("every cell of the grid was trained")
         return
