@@ -12,6 +12,8 @@ from typing import Any
 import optuna
 import pytest
 
+from tests.browser import opened
+
 SCRIPT = Path(__file__).parent.parent / "scripts" / "sweep.py"
 SEARCH_ONLY = ("--confirm-top", "0", "--no-report")
 TINY = """
@@ -122,8 +124,12 @@ def test_the_default_sweep_solves_cartpole_without_compiling_again(tmp_path: Pat
     assert summary["trials"]["running"] == 0
     assert summary["verdict"]["number"] == summary["confirm"][0]["number"]
     assert summary["verdict"]["mean_return"] >= 475
-    assert (Path(tmp_path) / summary["output"] / "report.html").is_file()
     assert summary["compiles_after_start"] == 0
+    output = tmp_path / summary["output"]
+    pictures = ("best_so_far", "learning_curves", "timeline", "confirm", "search_and_fresh")
+    assert {path.stem for path in (output / "report").glob("*.png")} == set(pictures)
+    document = opened(output / "report.html", tmp_path / "profile")
+    assert "data:image/gif;base64," in document
 
 
 @pytest.mark.slow
