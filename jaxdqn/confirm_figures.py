@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxdqn.figures import FAINT, GREEN, GREY, PURPLE, RED, figure_of, short, vertical
 from jaxdqn.optuna_figures import FigureSpec, log_ticks
-from jaxdqn.report_data import CONFIRMED_DRAWN, SCORES_DRAWN, ReportData, even_sample, is_number
+from jaxdqn.report_data import CONFIRMED_DRAWN, SCORES_DRAWN, ReportData, even_sample, is_number, span
 
 
 def search_against_fresh(data: ReportData) -> FigureSpec | None:
@@ -36,7 +36,7 @@ def search_against_fresh(data: ReportData) -> FigureSpec | None:
         )
     if not traces:
         return None
-    low, high = min(values), max(values)
+    low, high = span(values)
     identity = {
         "type": "scatter",
         "mode": "lines",
@@ -55,7 +55,7 @@ def returns_of_seeds(data: ReportData) -> FigureSpec | None:
     known = [value for _, entry, _ in entries for value in entry.get("returns") or [] if is_number(value)]
     if not entries or not any(entry.get("returns") for _, entry, _ in entries):
         return None
-    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    low, high = span(known or [0.0])
     gone = low - 0.06 * (high - low or 1.0)  # where diverged seeds are put
     groups: dict[str, dict[str, Any]] = {}
     for row, (_, entry, colour) in enumerate(entries):
@@ -99,6 +99,8 @@ def returns_of_seeds(data: ReportData) -> FigureSpec | None:
             }
         )
     figure = figure_of(traces, "return", "", 110 + 46 * len(entries))
+    room = 0.1 * (high - low)
+    figure["layout"]["xaxis"]["range"] = [short(low - room), short(high + room)]
     figure["layout"]["yaxis"] |= {
         "tickvals": list(range(len(entries))),
         "ticktext": [label for label, _, _ in entries],

@@ -33,6 +33,7 @@ from jaxdqn.report_data import (
     even_sample,
     is_number,
     ranked,
+    span,
     wall_time,
 )
 
@@ -151,7 +152,7 @@ def _confirm(data: ReportData) -> Figure | None:
     known = [value for _, entry, _ in rows for value in entry.get("returns") or [] if is_number(value)]
     if not any(entry.get("returns") for _, entry, _ in rows):
         return None
-    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    low, high = span(known or [0.0])
     figure, panel = _new(1.5 + 0.42 * len(rows))
     for y, (_, entry, colour) in enumerate(rows):
         for i, value in enumerate(entry.get("returns") or []):
@@ -163,6 +164,7 @@ def _confirm(data: ReportData) -> Figure | None:
             panel.errorbar(entry["mean_return"], y, xerr=_errors(entry), fmt="|", color="#555555", markersize=14)
     if data.solved_return is not None and low <= data.solved_return <= high:
         panel.axvline(data.solved_return, color=GREY, linestyle=":", linewidth=1)
+    panel.set_xlim(low - 0.1 * (high - low), high + 0.1 * (high - low))
     panel.set_yticks(range(len(rows)), [label for label, _, _ in rows])
     panel.set(xlabel="return of a seed (×: diverged; bar: mean and its interval)", ylim=(len(rows) - 0.5, -0.5))
     return figure
@@ -183,7 +185,7 @@ def _search_and_fresh(data: ReportData) -> Figure | None:
         return None
     figure, panel = _new()
     values = [entry[key] for _, entry, _, _ in pairs for key in ("search_return", "mean_return")]
-    panel.plot(*[[min(values), max(values)]] * 2, "--", color=GREY, linewidth=1.2, label="as good as searched")
+    panel.plot(*[span(values)] * 2, "--", color=GREY, linewidth=1.2, label="as good as searched")
     seen: set[str] = set()
     for name, entry, colour, symbol in pairs:
         label = None if name in seen else name

@@ -234,3 +234,9 @@ def _bars(trial: int, lanes: Any, kind: str | None) -> list[Held]:
             drawn = kind if kind is not None and outcome != "diverged" else outcome
             found.append(Held(trial, index, int(lane), float(began), float(ended), drawn))
     return found
+
+
+def span(values: Sequence[float]) -> tuple[float, float]:
+    """Return what an axis shows: all values, and at least a twentieth of their size, lest equals look far apart."""
+    low, high = min(values), max(values)
+    return min(low, high - 0.05 * max(abs(low), abs(high), 1.0)), high

@@ -191,7 +191,7 @@ def test_what_is_wrong_is_one_line_and_exit_status_2(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
     with pytest.raises(SystemExit) as exit_:
-        script.main()
+        script.main(script.train, script.host)
     printed = capsys.readouterr()
     assert exit_.value.code == 2
     assert printed.out == ""
@@ -212,6 +212,6 @@ def test_training_is_what_is_measured_if_nothing_is_named(
     monkeypatch.setattr(script, "train", train)
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
     with pytest.raises(SystemExit) as exit_:
-        script.main()
+        script.main(script.train, script.host)
     assert exit_.value.code in (None, 0)
     assert lanes == [8 if arguments else 64]
