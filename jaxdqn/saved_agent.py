@@ -252,7 +252,7 @@ def find(output: Path, trial: int | None = None) -> list[Path]:
 
 def _agents_in(directory: Path) -> list[Path]:
     inside = directory.iterdir() if directory.is_dir() else ()
-    found = [(re.fullmatch(r"([a-z_]+)-([0-9]{1,9})\.json", path.name), path) for path in inside]
+    found = [(re.fullmatch(r"([a-z]+(?:-[0-9]{1,10})?)-([0-9]{1,9})\.json", path.name), path) for path in inside]
     return [path for _, _, path in sorted((name[1], int(name[2]), path) for name, path in found if name)]
 
 

@@ -76,7 +76,7 @@ def command(
         capfd.readouterr()
         status: Any = 0
         try:
-            script.main(script.evaluate, script.EXAMPLES)
+            script.main(script.evaluate, epilog=script.EXAMPLES)
         except SystemExit as ended:
             status = ended.code or 0
         return Outcome(status, *capfd.readouterr())
