@@ -185,7 +185,7 @@ def show_confirmed(
     """Show trials on fresh seeds, the winner first; the `sizes` of their networks too."""
     table = Table(box=None, pad_edge=False)
     solves = [] if solved_return is None else [f"solve (≥ {solved_return:g})"]
-    parameters = ["parameters"] if sizes else []
+    parameters = ["params"] if sizes else []
     for name in ("trial", *parameters, *solves, "mean return", "worst seed", "in search", "steps/agent"):
         table.add_column(name, justify="right")
     for one in confirmed:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from jaxdqn.confirm_figures import confirmed_rows, spread
+from jaxdqn.confirm_figures import confirmed_rows, pareto_front, spread
 from jaxdqn.figures import (
     BROUGHT_OUT,
     GREEN,
@@ -37,7 +37,7 @@ from jaxdqn.report_data import (
     wall_time,
 )
 
-NAMES = ("best_so_far", "learning_curves", "timeline", "confirm", "search_and_fresh")
+NAMES = ("best_so_far", "learning_curves", "timeline", "confirm", "search_and_fresh", "return_against_size")
 
 
 def pictures(data: ReportData, bars: list[Held], clock: Clock) -> dict[str, bytes]:
@@ -48,6 +48,7 @@ def pictures(data: ReportData, bars: list[Held], clock: Clock) -> dict[str, byte
         "timeline": _timeline(bars, clock),
         "confirm": _confirm(data),
         "search_and_fresh": _search_and_fresh(data),
+        "return_against_size": _return_against_size(data),
     }
     return {name: _png(figure) for name, figure in drawn.items() if figure is not None}
 
@@ -193,6 +194,29 @@ def _search_and_fresh(data: ReportData) -> Figure | None:
         x, y = entry["search_return"], entry["mean_return"]
         panel.errorbar(x, y, yerr=_errors(entry), fmt=symbol, color=colour, capsize=3, label=label)
     panel.set(xlabel="mean return in the search", ylabel="mean return on fresh seeds")
+    _legend(figure)
+    return figure
+
+
+def _return_against_size(data: ReportData) -> Figure | None:
+    finite = [point for point in data.pareto or [] if is_number(point[1]) and is_number(point[2]) and point[2] > 0]
+    if not finite:
+        return None
+    figure, panel = _new()
+    front = pareto_front(finite)
+    panel.plot(
+        [size for *_, size in finite], [value for _, value, _ in finite], "o", color=SKY, alpha=0.65, label="a trial"
+    )
+    panel.step(
+        [size for *_, size in front],
+        [value for _, value, _ in front],
+        "o-",
+        where="post",
+        color=RED,
+        label="no trial is better and smaller",
+    )
+    panel.set(xlabel="parameters of the network", ylabel="mean return in the search", xscale="log")
+    _solved(panel, data)
     _legend(figure)
     return figure
 
