@@ -27,6 +27,7 @@ class Accounts:
     score_s: float = 0.0  # making trials' values of episodes' returns; playing those is part of the segments
     visit_s: float = 0.0  # all work at visits, once all rows are under way: the above, dispatch, the log's flush
     follower_wait_s: float = 0.0  # waiting for a follower whose queue was full
+    resume_s: float = 0.0  # bringing the agents in flight to where an earlier process had left them
     updates: int = 0  # gradient steps
     paid_updates: int = 0  # those the lanes went through, masked ones included
     lane_s: float = 0.0  # lanes × seconds

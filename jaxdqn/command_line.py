@@ -6,6 +6,7 @@ import io
 import os
 import shlex
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -48,23 +49,42 @@ def refuse(reason: str, status: int = 2) -> NoReturn:
     sys.exit(status)
 
 
-def stop_on_signals() -> threading.Event:
+def stop_on_signals(leave_after_s: float | None = None, goodbye: str = "") -> threading.Event:
     """Let the first SIGINT or SIGTERM set an event, which ends the work after its segment.
 
-    The second one ends the process.
+    The second one ends the process at once, and so does the first one after `leave_after_s`, with `goodbye` on stderr.
+    A thread listens: the main one may be waiting for a compiler.
     """
     stop = threading.Event()
     signals = (signal.SIGINT, signal.SIGTERM)
-
-    def handle(_: int, __: Any) -> None:
-        stop.set()
-        for number in signals:
-            signal.signal(number, signal.SIG_DFL)
-        os.write(2, b"ending after this segment; once more to leave at once\n")  # print may be in use right now
-
+    heard, told = socket.socketpair()
+    told.setblocking(False)
     for number in signals:
-        signal.signal(number, handle)
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+
+    def listen() -> None:
+        _next_of(signals, heard)
+        os.write(2, b"ending after this segment; once more to leave at once\n")
+        stop.set()
+        heard.settimeout(leave_after_s)
+        try:
+            _next_of(signals, heard)
+        except TimeoutError:
+            os.write(2, f"{goodbye}\n".encode(errors="backslashreplace"))
+        if os.isatty(2):
+            os.write(2, b"\x1b[?25h")  # a live table hides the cursor
+        told.close()
+        os._exit(130)
+
+    threading.Thread(target=listen, name="signals", daemon=True).start()
     return stop
+
+
+def _next_of(signals: tuple[signal.Signals, ...], heard: socket.socket) -> None:
+    """Wait for one of these signals."""
+    while heard.recv(1)[0] not in signals:
+        pass
 
 
 def shell_word(text: Any) -> str:

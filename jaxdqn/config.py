@@ -32,6 +32,7 @@ class Config:
     fixed: tuple[tuple[str, float | int | bool], ...] = ()  # hyperparameters that do not vary: compiled in
     obs_mean: tuple[float, ...] = ()  # of the random policy, one an observed value; empty: never normalised
     obs_std: tuple[float, ...] = ()
+    diverged_return: float = 0.0  # what a diverged agent counts beside others of its trial: the random policy's return
 
     def specialise(self, hyperparams: Hyperparams) -> Hyperparams:
         """Put Python numbers in place of the tracers of what is fixed, so that XLA folds the branches not taken."""

@@ -14,9 +14,9 @@ from rich.table import Table
 from jaxdqn.command_line import shell_word
 from jaxdqn.confirm import Confirmation
 from jaxdqn.evaluate import Phase
-from jaxdqn.events import Event, Retrained, TrialEnded, Visited
+from jaxdqn.events import Event, Resumed, Retrained, TrialEnded, Visited
 from jaxdqn.plan import Plan
-from jaxdqn.run import Result
+from jaxdqn.result import Result
 
 _PLAIN_EVERY_S = 10.0
 
@@ -62,11 +62,30 @@ class SweepConsole:
                 self._print(f"trial {event.number} diverged")
         elif isinstance(event, Retrained):
             self._retrained(event)
+        elif isinstance(event, Resumed):
+            self._resumed(event)
         else:
             now = time.monotonic()
             if self._before is None:
                 self._before = sum(event.counts.values()) - event.counts["running"]
             self._progress(self._figures(event, now), now)
+
+    def _resumed(self, event: Resumed) -> None:
+        agents = "1 agent" if event.num_agents == 1 else f"{event.num_agents} agents"
+        if event.changed:
+            what = escape(", ".join(event.changed))
+            self._print(f"[bold]results may have other bits from here on[/] ({what})")
+            self._print(f"finished trials stand as they are; {agents} in flight start over")
+        elif not event.over:
+            figures = {"brought back": f"{agents} in flight", "segments": f"{event.done} of {event.total}"}
+            self._progress(figures, time.monotonic())
+        elif event.num_agents:
+            self._print(f"{agents} in flight brought back to where they were in {event.seconds:.1f} s")
+            if event.differing:
+                self._print(
+                    f"[bold]warning:[/] {event.differing} of their validations came out differently; "
+                    "the recorded ones stand"
+                )
 
     def _retrained(self, event: Retrained) -> None:
         if event.phase is not self._phase:

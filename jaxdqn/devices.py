@@ -5,8 +5,12 @@ XLA reads its settings once, when its backend starts, so `prepare` must come bef
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
+from importlib.metadata import version
+from pathlib import Path
+from platform import machine
 
 import jax
 
@@ -40,6 +44,27 @@ def platform() -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return "cpu" if jax.default_backend() == "cpu" else "gpu"
+
+
+def fingerprint() -> dict[str, str]:
+    """Return what the bits of a result depend on, besides the program: JAX's versions, the devices, XLA's settings."""
+    device = jax.local_devices()[0]
+    flags = " ".join(sorted(os.environ.get("XLA_FLAGS", "").split()))
+    model = _cpu_model() if device.platform == "cpu" else device.device_kind
+    return {"jax": jax.__version__, "jaxlib": version("jaxlib"), "device": model, "xla_flags": flags}
+
+
+def _cpu_model() -> str:
+    """Return the CPU's model and what its instructions are, for which XLA makes its code."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return machine()
+    first = dict(line.split(":", 1) for line in reversed(lines) if line.startswith(("model name", "flags", "Features")))
+    known = {key.strip(): value.strip() for key, value in first.items()}
+    features = " ".join(sorted((known.get("flags") or known.get("Features") or "").split()))
+    digest = hashlib.sha256(features.encode()).hexdigest()[:16]
+    return f"{known.get('model name', machine())} ({digest})"
 
 
 def choose_layout(lanes: int | None = None, devices: int | None = None, largest_block: int | None = None) -> Layout:

@@ -90,12 +90,18 @@ def make(name: str) -> Environment:
     )
 
 
-def random_policy_statistics(
-    key: Array, environment: Environment, num_states: int = 10_000
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each observed value over `num_states` steps of the random policy."""
+class RandomPolicy(NamedTuple):
+    """What the random policy sees and gets."""
 
-    def body(carry: tuple[EnvState, Array], key: Array) -> tuple[tuple[EnvState, Array], Array]:
+    obs_mean: tuple[float, ...]  # of each observed value
+    obs_std: tuple[float, ...]  # 1 where a value never changes
+    mean_return: float
+
+
+def random_policy(key: Array, environment: Environment, num_steps: int = 10_000) -> RandomPolicy:
+    """Let the random policy act for so many steps, episode after episode."""
+
+    def body(carry: tuple[EnvState, Array], key: Array) -> tuple[tuple[EnvState, Array], tuple[Array, Array, Array]]:
         key_action, key_step, key_reset = jax.random.split(key, 3)
         action = jax.random.randint(key_action, (), 0, environment.num_actions)
         step = environment.step(key_step, carry[0], action)
@@ -103,13 +109,24 @@ def random_policy_statistics(
         following = jax.tree.map(
             lambda a, b: jnp.where(done, a, b), environment.reset(key_reset), (step.state, step.obs)
         )
-        return following, carry[1]
+        return following, (carry[1], step.reward, done)
 
     key_reset, key_steps = jax.random.split(key)
-    _, observed = jax.lax.scan(body, environment.reset(key_reset), jax.random.split(key_steps, num_states))
-    seen = np.asarray(observed, np.float64)
+    _, (observed, rewards, ends) = jax.lax.scan(
+        body, environment.reset(key_reset), jax.random.split(key_steps, num_steps)
+    )
+    seen, got, last = (
+        np.asarray(observed, np.float64),
+        np.asarray(rewards, np.float64),
+        np.flatnonzero(np.asarray(ends)),
+    )
     std = seen.std(0)
-    return tuple(map(float, seen.mean(0))), tuple(map(float, np.where(std > 1e-6, std, 1.0)))
+    whole = got[: last[-1] + 1] if len(last) else got
+    return RandomPolicy(
+        obs_mean=tuple(map(float, seen.mean(0))),
+        obs_std=tuple(map(float, np.where(std > 1e-6, std, 1.0))),
+        mean_return=float(whole.sum() / max(len(last), 1)),
+    )
 
 
 def _strong(state: EnvState) -> EnvState:

@@ -21,7 +21,7 @@ class TrialEnded:
     params: dict[str, Any]
     hyperparams: Hyperparams
     agents: list[Agent]
-    mean_return: float  # over the seeds; nan if it was pruned or one diverged
+    mean_return: float  # over the seeds, one that diverged being worth the random policy; nan: pruned, or all diverged
     std_return: float  # over all episodes of all seeds
     is_best: bool
 
@@ -53,4 +53,17 @@ class Retrained:
     seconds: float
 
 
-Event: TypeAlias = TrialEnded | Visited | Retrained
+@dataclass(frozen=True)
+class Resumed:
+    """The agents that were in flight when a sweep was cut off are being brought to where they were, or start over."""
+
+    num_agents: int
+    done: int  # segments repeated …
+    total: int  # … of so many
+    over: bool = False  # all are where they were
+    seconds: float = 0.0
+    differing: int = 0  # recorded validations that were computed again and are others: the recorded ones stand
+    changed: tuple[str, ...] = ()  # what results depend on and is not as it was: the agents start over
+
+
+Event: TypeAlias = TrialEnded | Visited | Retrained | Resumed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -71,6 +71,31 @@ class Agent:
         if len(self.history) > MAX_CURVE:
             self.history = self.history[::2]
         self.history.append(now)
+
+    def recall(self, history: list[list[float]]) -> None:
+        """Remember what another process noted."""
+        if history:
+            self.history = [Totals(int(a), int(b), int(c), float(d), float(e)) for a, b, c, d, e in history]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """What became of an agent that has ended, as JSON values."""
+        return {
+            "returns": None if self.diverged else self.returns.tolist(),
+            "validation": [None if np.isnan(value) else value for value in self.validation.tolist()],
+            "env_steps": self.step,
+            "updates": self.updates,
+            "lanes": self.span,
+        }
+
+    def settle(self, result: dict[str, Any]) -> None:
+        """Take over the result of another process."""
+        returns, validation = result["returns"], result["validation"]
+        self.ended, self.diverged = True, returns is None
+        self.returns = np.array(returns or [], np.float32)
+        self.validation = np.array([np.nan if value is None else value for value in validation], np.float32)
+        self.history.append(Totals(step=result["env_steps"], updates=result["updates"]))
+        self.lane, self.began_s, self.ended_s, _ = result["lanes"]
 
     @property
     def curve(self) -> list[CurvePoint]:

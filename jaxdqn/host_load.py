@@ -25,9 +25,10 @@ from jaxdqn.cost import SPEEDS
 from jaxdqn.events import Visited
 from jaxdqn.lanes import Lanes
 from jaxdqn.network import Params
+from jaxdqn.opening import open_plan
 from jaxdqn.plan import OFF, Settings, plan
 from jaxdqn.population import Population
-from jaxdqn.run import open_plan, run
+from jaxdqn.run import run
 from jaxdqn.study import open_study
 from jaxdqn.sweep import Limits, sweep
 
@@ -129,6 +130,18 @@ class SimulatedDevice:
         return {}
 
     @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Nothing: no bits depend on anything."""
+        return {}
+
+    def state(self, row: int) -> list[np.ndarray]:
+        """Return no state."""
+        return []
+
+    def restore(self, row: int, state: list[np.ndarray]) -> None:
+        """Do nothing."""
+
+    @property
     def busy(self) -> float:
         """Share of the lanes' time in which an agent lived, while there were enough of them."""
         return self.busy_lane_s / ((self.ended - self.began) * self.layout.lanes)
@@ -199,6 +212,16 @@ class _Recorded:
 
     def params(self, row: int) -> Params:
         return self.population.params(row)
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        return self.population.fingerprint
+
+    def state(self, row: int) -> list[np.ndarray]:
+        return self.population.state(row)
+
+    def restore(self, row: int, state: list[np.ndarray]) -> None:
+        self.population.restore(row, state)
 
 
 def mixed(trials: int = 256, seconds: float = 3.0) -> dict[str, Any]:

@@ -25,6 +25,7 @@ if sys.platform != "win32":
     import fcntl
 
 MAX_LINE = 10_000_000  # bytes, its end included
+_WHOLE = b',"whole":true}'
 _CRC_BYTES = len(b',"crc":"01234567"}\n')
 _START = b'{"synced":0,"clock":'  # of every log, and of nothing else
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -43,9 +44,10 @@ class Journal(BaseJournalBackend):
     * clock: the attribute of that name when the record was appended, the number of the scheduler's visit;
     * synced: how many bytes of the file were on the disk before the record's commit began. So damage below the highest
       number found cannot come from a commit that was cut off, and all other damage lies within the last commit;
+    * whole: true in the last record of a commit;
     * crc: the CRC-32 of the line's bytes without `,"crc":"…"` and the newline, as 8 hex digits.
 
-    Every record of a commit that returned survives; one that was cut off survives up to some record, or not at all.
+    A commit that returned survives whole; one that was cut off survives whole or not at all.
     """
 
     def __init__(self, path: Path) -> None:
@@ -94,7 +96,7 @@ class Journal(BaseJournalBackend):
         with self._guard:
             own = {"synced": self._end, "clock": self.clock}
             lines = [_seal(_encode({**own, **record}).encode()) for record in logs]
-            longest = max(map(len, lines), default=0)
+            longest = max(map(len, lines), default=0) + len(_WHOLE)
             if longest > MAX_LINE:
                 raise ValueError(f"a record of {longest:,} bytes is too long for the log: {MAX_LINE:,} are allowed")
             self._lines += lines
@@ -119,6 +121,7 @@ class Journal(BaseJournalBackend):
             pending = self._lines[self._settled :]
             if not pending:
                 return
+            pending[-1] = _seal(pending[-1][:-_CRC_BYTES] + _WHOLE)
             try:
                 if self._file < 0:
                     raise OSError(errno.EBADF, "it is closed")
@@ -146,6 +149,11 @@ class Journal(BaseJournalBackend):
             self._end, self._lines = end, pending
             self._first, self._settled = self._first + self._settled, len(pending)
 
+    @property
+    def end(self) -> int:
+        """Bytes of the file that are whole commits on the disk: they never change."""
+        return self._end
+
     def close(self, commit: bool = True) -> None:
         """Commit, unless told not to, and let others open the log, even if the commit fails."""
         try:
@@ -168,9 +176,9 @@ class Journal(BaseJournalBackend):
         os.write(self._owner, b"%d\n" % os.getpid())
 
     def _check(self) -> tuple[int, int]:
-        """Return how many whole records the file begins with, and their bytes."""
-        count = end = synced = highest = 0
-        ours, blank = False, True
+        """Return how many records the whole commits hold with which the file begins, and their bytes."""
+        count = end = highest = 0
+        ours, blank, commits = False, True, _Commits()
         with self.path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE), b"")):
                 record = _parse(line)
@@ -180,14 +188,13 @@ class Journal(BaseJournalBackend):
                 ours = ours or begun or record is not None
                 if record is not None:
                     highest = max(highest, record["synced"])
-                    # it goes on with its commit or begins one right here; else lines before it are missing
-                    if number == count and record["synced"] in (synced, end):
-                        count, end, synced = count + 1, end + len(line), record["synced"]
+                    if number == count and commits.take(record, len(line)):
+                        count, end = commits.count, commits.end
         if not ours and not blank:
             raise ValueError(f"{self.path} is no log of jaxdqn; it was left as it is")
         if highest > end:
             raise ValueError(f"the log {self.path} is damaged at line {count + 1}; it was left as it is")
-        return count, end
+        return commits.whole
 
     def _cut(self) -> None:
         """Cut off what lies behind the last whole record, and keep it beside the log."""
@@ -220,16 +227,36 @@ class Journal(BaseJournalBackend):
         self._file = self._owner = -1
 
 
+class _Commits:
+    """Records in the order of a log, by the commits they came in."""
+
+    def __init__(self) -> None:
+        self.count = self.end = 0  # records taken; their bytes
+        self.whole = (0, 0)  # of them, those of whole commits
+        self._synced = 0
+
+    def take(self, record: dict[str, Any], size: int) -> bool:
+        """Take the next record if it goes on with its commit or begins one right here; else lines are missing."""
+        if record["synced"] not in (self._synced, self.end):
+            return False
+        if record["synced"] == self.end:  # so the one before it returned
+            self.whole = self.count, self.end
+        self.count, self.end, self._synced = self.count + 1, self.end + size, record["synced"]
+        if record.get("whole"):
+            self.whole = self.count, self.end
+        return True
+
+
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the whole records of a log without locking or changing it; what follows a torn one is left out."""
-    records = []
+    """Return the records of a log's whole commits, without locking or changing it; what follows a gap is left out."""
+    records, commits = [], _Commits()
     with path.open("rb") as file:
         for line in iter(lambda: file.readline(MAX_LINE), b""):
             record = _parse(line)
-            if record is None:
+            if record is None or not commits.take(record, len(line)):
                 break
             records.append(record)
-    return records
+    return records[: commits.whole[0]]
 
 
 def _seal(body: bytes) -> bytes:

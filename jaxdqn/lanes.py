@@ -7,8 +7,8 @@ confirmation and a training anew all fill the same lanes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -42,6 +42,16 @@ class Trainer(Protocol):
     def params(self, row: int) -> Params:
         """Return the parameters that the row's scores judged, of shape (devices, block, …)."""
 
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What the bits of its results depend on, besides their arguments."""
+
+    def state(self, row: int) -> list[np.ndarray]:
+        """Return all that is needed to go on with a row, between `read` and `dispatch`."""
+
+    def restore(self, row: int, state: list[np.ndarray]) -> None:
+        """Go on with a row from a state that `state` returned."""
+
 
 class Lanes:
     """Puts waiting agents into free lanes and notes what becomes of them."""
@@ -65,7 +75,10 @@ class Lanes:
             [[None] * layout.block for _ in range(layout.devices)] for _ in range(layout.rows)
         ]
         self.under_way = [False] * layout.rows  # a segment was dispatched and not read
+        self.sent = [0] * layout.rows  # segments dispatched …
+        self.num_ticks = [[0] * layout.devices for _ in range(layout.rows)]  # … and how long the last one is
         self.env_steps = self.visits = 0
+        self._strange = [np.zeros(layout.row_shape, bool) for _ in range(layout.rows)]  # to be emptied
         self._hyperparams = [stack([defaults()] * self.lanes_a_row) for _ in range(layout.rows)]
         self._dispatched = [time.perf_counter()] * layout.rows
 
@@ -100,14 +113,18 @@ class Lanes:
         progress, self.under_way[row] = self.trainer.read(row), False
         return progress
 
-    def take_in(self, row: int, progress: Progress) -> list[Agent]:
-        """Note what the agents of a row have done in a segment; return those that were not dropped meanwhile."""
-        self.visits += 1
-        self._account(row, progress)
+    def take_in(self, row: int, progress: Progress, again: bool = False) -> list[Agent]:
+        """Note what the agents of a row have done in a segment; return those that were not dropped meanwhile.
+
+        A segment that was made `again` after a restart does not count.
+        """
         params: Params | None = None
         living = self._living(row)
-        first, last = self._numbers(row, "step", 0), np.asarray(progress.step)
-        self.env_steps += int(np.sum(np.where(self._numbers(row, "trial", NOBODY) != NOBODY, last - first, 0)))
+        if not again:
+            self.visits += 1
+            self._account(row, progress)
+            first, last = self._numbers(row, "step", 0), np.asarray(progress.step)
+            self.env_steps += int(np.sum(np.where(self._numbers(row, "trial", NOBODY) != NOBODY, last - first, 0)))
         for device, block in enumerate(self.rows[row]):
             for lane, agent in enumerate(block):
                 if agent is None or agent not in living:
@@ -140,20 +157,53 @@ class Lanes:
             blocks[device][lane], fresh[device, lane] = agent, True
             agent.lane, agent.began_s = (row * layout.devices + device) * layout.block + lane, time.time()
             placed.append(agent)
-        agents = [agent for block in blocks for agent in block]
-        new = stack([agent.hyperparams if agent else defaults() for agent in agents])
+        self._send(row, fresh)
+        return placed
+
+    def send_again(self, row: int, placed: Mapping[int, Agent], num_ticks: list[int]) -> None:
+        """Repeat a segment of a row with the agents that were put into its lanes for it; others take no part."""
+        fresh: Bool[np.ndarray, "devices block"] = np.zeros(self.trainer.layout.row_shape, bool)
+        for lane, agent in placed.items():
+            self._put(row, lane, agent)
+            fresh.flat[lane] = True
+        self._send(row, fresh, num_ticks)
+
+    def put_back(self, row: int, agents: Mapping[int, Agent], state: list[np.ndarray]) -> None:
+        """Put a row back into a state in which these agents were in these lanes; whoever else was is dropped."""
+        self.trainer.restore(row, state)
+        self._strange[row][:] = True
+        for lane, agent in agents.items():
+            self._put(row, lane, agent)
+            self._strange[row].flat[lane] = False
+        for kept, its in zip(self._hyperparams[row], stack(self._hyperparams_of(row)), strict=True):
+            kept[:] = its
+
+    def _put(self, row: int, lane: int, agent: Agent) -> None:
+        layout = self.trainer.layout
+        self.rows[row][lane // layout.block][lane % layout.block] = agent
+        agent.lane, agent.began_s = row * self.lanes_a_row + lane, time.time()
+
+    def _send(self, row: int, fresh: Bool[np.ndarray, "devices block"], given_ticks: list[int] | None = None) -> None:
+        """Queue a segment of a row with whoever is in its lanes; of them, `fresh` ones begin."""
+        fresh = fresh | self._strange[row]
+        self._strange[row] = np.zeros_like(fresh)
+        new = stack(self._hyperparams_of(row))
         for kept, its in zip(self._hyperparams[row], new, strict=True):
             kept[fresh.ravel()] = its[fresh.ravel()]
-        hyperparams = Hyperparams(*(np.copy(x).reshape(layout.row_shape) for x in self._hyperparams[row]))
+        shape = self.trainer.layout.row_shape
+        hyperparams = Hyperparams(*(np.copy(x).reshape(shape) for x in self._hyperparams[row]))
         names = Names(
             phase=self._numbers(row, "phase", Phase.SEARCH),
             trial=self._numbers(row, "trial", NOBODY),
             seed_index=self._numbers(row, "seed_index", 0),
         )
-        num_ticks = np.array(self._num_ticks(row, hyperparams), np.int32)
-        self.trainer.dispatch(row, Placement(fresh, names, hyperparams), num_ticks)
+        self.num_ticks[row] = given_ticks or self._num_ticks(row, hyperparams)
+        self.trainer.dispatch(row, Placement(fresh, names, hyperparams), np.array(self.num_ticks[row], np.int32))
         self.under_way[row], self._dispatched[row] = True, time.perf_counter()
-        return placed
+        self.sent[row] += 1
+
+    def _hyperparams_of(self, row: int) -> list[Hyperparams]:
+        return [agent.hyperparams if agent else defaults() for block in self.rows[row] for agent in block]
 
     def _living(self, row: int) -> list[Agent]:
         agents = [agent for block in self.rows[row] for agent in block if agent is not None]
@@ -182,14 +232,16 @@ class Lanes:
         return np.array(values, np.int32)
 
 
-def mean_over(agents: Sequence[Agent], rung: int) -> float | None:
-    """Return the mean validation return of a trial's agents at a rung, an agent that ended before by its last one.
+def mean_over(agents: Sequence[Agent], rung: int, diverged_return: float = 0.0) -> float | None:
+    """Return the mean validation return of a trial's agents at a rung.
 
+    An agent that ended before counts with its last one; one that diverged before with `diverged_return`, beside others.
     None: somebody has not come so far yet, or nobody ever will.
     """
-    values = [agent.validated(rung) for agent in agents]
-    waits = any(not agent.ended and value is None for agent, value in zip(agents, values, strict=True))
-    known = [value for value in values if value is not None]
+    there = [agent.validated(rung) for agent in agents]
+    waits = any(not agent.ended and value is None for agent, value in zip(agents, there, strict=True))
+    lost = [agent.diverged and np.isnan(agent.validation[rung]) for agent in agents]
+    known = [value for value, gone in zip(there, lost, strict=True) if value is not None and not gone]
     if waits or not known or all(agent.ended and np.isnan(agent.validation[rung]) for agent in agents):
         return None
-    return float(np.mean(known))
+    return float(np.mean([*known, *[diverged_return] * sum(lost)]))

@@ -55,6 +55,8 @@ class Settings:
     tracking: str | None = None
     env: str | None = None
     report: bool = True
+    snapshot_every: float = 60.0  # seconds; 0: never
+    snapshot_mib: float = 256.0
     command: str = ""  # as it was typed
 
 
@@ -101,6 +103,10 @@ def plan(settings: Settings) -> Plan:
         raise ValueError(f"--time-budget {settings.time_budget:g} is not allowed: seconds above 0")
     if settings.target_return is not None and not abs(settings.target_return) < float("inf"):
         raise ValueError(f"--target-return {settings.target_return:g} is not allowed: a finite number")
+    for name in ("snapshot_every", "snapshot_mib"):
+        value = getattr(settings, name)
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"--{name.replace('_', '-')} {value:g} is not allowed: a number, 0 or above")
     if settings.sampler is not None and settings.sampler not in SAMPLERS:
         raise ValueError(f"--sampler {settings.sampler!r} is not allowed: {', '.join(SAMPLERS)}")
     if settings.pruner is not None and settings.pruner not in PRUNERS:

@@ -5,8 +5,10 @@ The only `jit` of the training. Devices share nothing and never wait for one ano
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
+from jaxdqn import devices
 from jaxdqn.block import Block, Placement, Progress, empty_block, train_block
 from jaxdqn.config import Config, Layout
 from jaxdqn.hyperparams import KINDS, Hyperparams, defaults, stack
@@ -35,15 +38,16 @@ class Population:
         self.rows: list[Block] = []  # their states on the devices
         self._progress: list[Progress | None] = [None] * layout.rows
         self.compiled: jax.stages.Compiled | None = None
+        self.fingerprint: dict[str, Any] = {}  # what the bits of results depend on; known once it is compiled
 
     def compile(self) -> float:
         """Compile the program and make the empty rows; return the seconds it took."""
         start = time.perf_counter()
-        devices = self.layout.devices
+        num_devices = self.layout.devices
 
         def stacked() -> Block:
             block = empty_block(self.config, self.layout)
-            return jax.tree.map(lambda x: jnp.broadcast_to(x, (devices, *x.shape)), block)
+            return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_devices, *x.shape)), block)
 
         make_row = jax.jit(stacked, out_shardings=self._sharding)
         row_shape = jax.eval_shape(make_row)
@@ -51,6 +55,11 @@ class Population:
         self.compiled = lowered.compile(compiler_options=_COMPILER_OPTIONS.get(jax.default_backend()))
         made = make_row.lower().compile()
         self.rows = [made() for _ in range(self.layout.rows)]
+        program = hashlib.sha256(lowered.as_text().encode()).hexdigest()
+        self.fingerprint = {**devices.fingerprint(), "program": program}
+        for row in range(self.layout.rows):  # memory that is short is short now
+            self.rows[row], _ = self.compiled(self.seed, self.rows[row], *self._no_work())
+        jax.block_until_ready(self.rows)
         return time.perf_counter() - start
 
     def program(self) -> jax.stages.Wrapped:
@@ -89,6 +98,15 @@ class Population:
         """
         block = self.rows[row]
         return jax.device_get(block.record.best_params if self.config.keep_best else block.agents.learner.params)
+
+    def state(self, row: int) -> list[np.ndarray]:
+        """Return a copy of all that is on the devices of row `row`, between `read` and `dispatch`."""
+        return [np.array(leaf) for leaf in jax.tree.leaves(self.rows[row])]
+
+    def restore(self, row: int, state: list[np.ndarray]) -> None:
+        """Put row `row` back into a state."""
+        structure = jax.tree.structure(self.rows[row])
+        self.rows[row] = jax.device_put(jax.tree.unflatten(structure, state), self._sharding)
 
     def _no_work(self) -> tuple[Int[np.ndarray, "devices block fields"], Int[np.ndarray, " devices"]]:
         shape = self.layout.row_shape

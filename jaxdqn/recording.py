@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from jaxdqn.config import Config
 from jaxdqn.events import TrialEnded, Visited
-from jaxdqn.follower import FINISHED, Conclusion, Follower, Metric, Trial, TrialDetail
+from jaxdqn.follower import FINISHED, PATIENCE_S, Conclusion, Follower, Metric, Trial, TrialDetail
 from jaxdqn.host_agent import Agent
 from jaxdqn.plan import Plan
 from jaxdqn.storage import StorageSink
@@ -61,13 +61,16 @@ class Recording:
             self._put(self._mlflow, trial._replace(detail=_detail(event, trial, self._config))) if self._mlflow else 0.0
         )
 
-    def close(self, conclusion: Conclusion | None = None) -> list[str]:
-        """Write what is queued, then what the sweep has come to; return what could not be written, a line each."""
+    def close(self, conclusion: Conclusion | None = None, patience_s: float = PATIENCE_S) -> list[str]:
+        """Write what is queued, then what the sweep has come to; return what could not be written, a line each.
+
+        A follower that writes nothing for `patience_s` is given up.
+        """
         failures = []
         for follower in self._all:
             if follower.waiting:
                 self._show(f"writing {follower.waiting} trials to {follower.name}")
-            failures.append(follower.close(conclusion))
+            failures.append(follower.close(conclusion, patience_s))
         return [failure for failure in failures if failure]
 
     def _put(self, follower: Follower, trial: Trial) -> float:

@@ -138,7 +138,8 @@ def config(space: Space) -> Config:
     slots = math.ceil(min(int(largest["buffer_size"]), steps) / tick) * tick
     fixed = {k: v for k, v in defaults()._asdict().items() if k not in space.searched} | space.fixed
     normalises = bool(_bounds(space, "normalize_obs")[1])
-    mean, std = environment.random_policy_statistics(jax.random.key(0), env) if normalises else ((), ())
+    needed = normalises or space.seeds > 1
+    random = environment.random_policy(jax.random.key(0), env) if needed else environment.RandomPolicy((), (), math.nan)
     return Config(
         env=space.env,
         env_steps=steps,
@@ -157,8 +158,9 @@ def config(space: Space) -> Config:
         hidden_layers=int(largest["hidden_layers"]),
         linear=_bounds(space, "hidden_layers")[0] == 0,
         fixed=tuple(sorted(fixed.items())),
-        obs_mean=mean,
-        obs_std=std,
+        obs_mean=random.obs_mean if normalises else (),
+        obs_std=random.obs_std if normalises else (),
+        diverged_return=random.mean_return if space.seeds > 1 else 0.0,
     )
 
 

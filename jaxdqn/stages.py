@@ -5,6 +5,7 @@ All of them fill the same lanes of the same compiled program. Agents that are tr
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,9 +19,13 @@ from jaxdqn.events import Event, Retrained
 from jaxdqn.host_agent import Agent
 from jaxdqn.lanes import Lanes
 from jaxdqn.saved_agent import SavedAgent
+from jaxdqn.snapshot import Snapshots
 from jaxdqn.space import Space
 from jaxdqn.study import Study
 from jaxdqn.sweep import Limits, satisfied, sweep
+
+_LATEST = 64  # trials whose lives say how long the next ones will be
+_REPORT_S = 10.0  # that the report may take
 
 
 class Stages:
@@ -36,8 +41,14 @@ class Stages:
         seed: int,
         output: Path,
         save_all: bool = False,
+        budget_s: float | None = None,
     ) -> None:
-        """Agents are saved below `output`; those of the search only where `save_all` says so."""
+        """Agents are saved below `output`; those of the search only where `save_all` says so.
+
+        All of it ends within `budget_s`, if that is given: the search leaves what the other stages should take, but
+        has half of it at least.
+        """
+        self.budget_s = budget_s
         self.study, self.space, self.config, self.limits, self.fresh = study, space, config, limits, fresh
         self.seed, self.output, self.save_all = seed, output, save_all
 
@@ -46,17 +57,41 @@ class Stages:
         """Whether nothing is left to train."""
         return satisfied(self.study, self.limits) and not self._missing()
 
-    def run(self, lanes: Lanes, stopped: Callable[[], bool], started: float) -> Iterator[Event]:
-        """Do what is left; a time budget bounds the search alone."""
+    def run(
+        self, lanes: Lanes, stopped: Callable[[], bool], started: float, snapshots: Snapshots | None = None
+    ) -> Iterator[Event]:
+        """Do what is left, from `started` on (by `time.monotonic`)."""
         keep = self._save if self.save_all else None
-        yield from sweep(lanes, self.study, self.space, self.limits, self.space.seeds, stopped, started, keep)
-        if stopped():
+        began, budget_s = time.monotonic(), np.inf if self.budget_s is None else self.budget_s
+
+        def enough() -> bool:
+            left_s = started + budget_s - time.monotonic()
+            return stopped() or left_s <= min(self._needed_s(lanes, began), budget_s / 2)
+
+        def over() -> bool:
+            return stopped() or time.monotonic() - started >= budget_s
+
+        try:
+            yield from sweep(lanes, self.study, self.space, self.limits, self.space.seeds, enough, keep, snapshots)
+        finally:
+            if snapshots:
+                snapshots.close(keep=not satisfied(self.study, self.limits))
+        if over():
             return
-        yield from self._train(lanes, self._candidates(), Phase.CONFIRM, self.fresh.seeds, stopped)
+        yield from self._train(lanes, self._candidates(), Phase.CONFIRM, self.fresh.seeds, over)
         winner = self._winner()
         if winner is not None:
             saved_agent.mark_winner(self.output, winner.number)
-            yield from self._train(lanes, [winner], Phase.VERDICT, self.fresh.verdict_seeds, stopped)
+            yield from self._train(lanes, [winner], Phase.VERDICT, self.fresh.verdict_seeds, over)
+
+    def _needed_s(self, lanes: Lanes, began: float) -> float:
+        """Return roughly the seconds that confirmation, verdict and report will take, by the search's own speed."""
+        complete = [trial for trial in self.study.trials()[-_LATEST:] if trial.state == "complete"]
+        lives = [steps for trial in complete for steps in trial.attributes.get("env_steps", [])]
+        agents = self.fresh.top * self.fresh.seeds + self.fresh.verdict_seeds if self.fresh.top else 0
+        speed = lanes.env_steps / (time.monotonic() - began + 1e-9)
+        life = float(np.mean(lives)) if lives else self.config.env_steps
+        return _REPORT_S + (agents * life / speed if speed else 0.0)
 
     @property
     def confirmed(self) -> list[Confirmation]:

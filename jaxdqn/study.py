@@ -22,16 +22,17 @@ from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from jaxdqn import recovery
 from jaxdqn.follower import FINISHED, Trial
 from jaxdqn.grid import GridSampler
 from jaxdqn.journal import Journal
 from jaxdqn.pruner import make as make_pruner
+from jaxdqn.recovery import Past
 from jaxdqn.sampler import BatchTPESampler
 from jaxdqn.space import Space
 
 IDENTITY, LOG_ID, DESCRIPTION = "jaxdqn_identity", "jaxdqn_log", "jaxdqn_sweep"
 _RETRAINED = "jaxdqn_agent_"
-_START = "jaxdqn_start_seed_"
 _SHOWN = 6  # differences named when a study is refused
 _ALWAYS = 2**31  # more start-up trials than a study can have
 
@@ -94,9 +95,6 @@ class Study:
         self._changed: set[int] = set()  # trials that are not as they were at the last commit
         self._counts = dict.fromkeys((*FINISHED, "running"), 0)
         self._best: Best | None = None
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if set(trial.params) != set(space.searched):  # the commit of a stock sampler's many records was cut off
-                self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
         for trial in study.get_trials(deepcopy=False):
             self._ids.append(trial._trial_id)
             self._trials.append(as_trial(trial))
@@ -129,7 +127,31 @@ class Study:
 
     def start(self, number: int, seed_index: int, row: int, lane: int) -> None:
         """Record that an agent of a trial was put into a lane of a row."""
-        self._storage.set_trial_system_attr(self._ids[number], f"{_START}{seed_index}", [row, lane])
+        self._storage.set_trial_system_attr(self._ids[number], f"{recovery.STARTED}{seed_index}", [row, lane])
+
+    def ended(self, number: int, seed_index: int, result: dict[str, Any]) -> None:
+        """Record what became of an agent of a trial that goes on."""
+        self._storage.set_trial_system_attr(self._ids[number], f"{recovery.ENDED}{seed_index}", result)
+
+    def sent(self, row: int, num_ticks: list[int] | None, passed_over: list[int]) -> None:
+        """Record the segment of a row, after the starts of its agents; None: it was read and not sent off again.
+
+        Args:
+            row: of the lanes.
+            num_ticks: of the segment, a device.
+            passed_over: how often each of the agents that still wait was.
+        """
+        waiting = {"passed_over": passed_over} if any(passed_over) else {}
+        record = {"row": row, "ticks": num_ticks, **waiting}
+        self._storage.set_study_system_attr(self._study._study_id, recovery.SENT, record)
+
+    def begin(self, where: dict[str, Any]) -> None:
+        """Record that all lanes are empty, and what the bits of the results depend on from now on."""
+        self._storage.set_study_system_attr(self._study._study_id, recovery.EMPTY, where)
+
+    def past(self) -> Past:
+        """Return what the log says of the lanes."""
+        return recovery.read(self._journal.read_logs(0))
 
     def report(self, number: int, step: int, value: float) -> None:
         """Record a trial's mean validation return at a rung."""
@@ -200,9 +222,9 @@ class Study:
         self._changed.clear()
         return changed
 
-    def close(self) -> None:
-        """Commit and let others open the log."""
-        self._journal.close()
+    def close(self, commit: bool = True) -> None:
+        """Commit, unless told not to, and let others open the log."""
+        self._journal.close(commit)
 
     def trial(self, number: int) -> Trial:
         """Return what is known of a trial."""

@@ -1,24 +1,26 @@
 """The scheduler of the search: lanes × study. Yields events, prints nothing.
 
-Rows are visited in a fixed order, whatever finished first, and no decision reads a clock except the time budget, so a
-sweep is a function of its arguments.
+Rows are visited in a fixed order, whatever finished first, and no decision reads a clock, so a sweep is a function of
+its arguments. What a visit brings is in the log whole or not at all: a sweep that is cut off goes on from its last one.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from jaxdqn import space
+from jaxdqn import recovery, space
 from jaxdqn.config import Layout
-from jaxdqn.events import Event, TrialEnded, Visited
+from jaxdqn.events import Event, Resumed, TrialEnded, Visited
 from jaxdqn.follower import Trial
 from jaxdqn.host_agent import Agent
 from jaxdqn.lanes import Lanes, mean_over
+from jaxdqn.recovery import Past
+from jaxdqn.snapshot import Snapshots
 from jaxdqn.space import Space
 from jaxdqn.study import Asked, Best
 
@@ -47,6 +49,21 @@ class Trials(Protocol):
     def commit(self) -> list[Trial]:
         """Put all that on the disk; return the trials that changed."""
 
+    def ended(self, number: int, seed_index: int, result: dict[str, Any]) -> None:
+        """Record what became of an agent of a trial that goes on."""
+
+    def sent(self, row: int, num_ticks: list[int] | None, passed_over: list[int]) -> None:
+        """Record the segment of a row, or that it was not sent off again."""
+
+    def begin(self, where: dict[str, Any]) -> None:
+        """Record that all lanes are empty, and what results depend on from now on."""
+
+    def past(self) -> Past:
+        """Return what was recorded of the lanes."""
+
+    def trial(self, number: int) -> Trial:
+        """Return what is known of a trial."""
+
     def unfinished(self) -> list[Asked]:
         """Return the trials to be trained first."""
 
@@ -62,7 +79,6 @@ class Limits:
     """When a sweep ends: whatever comes first."""
 
     trials: int | None = 64  # finished trials of the study, earlier sweeps included
-    seconds: float | None = None  # since the sweep started
     target_return: float | None = None  # mean return of a trial
 
 
@@ -87,21 +103,15 @@ def sweep(
     limits: Limits,
     num_seeds: int = 1,
     stopped: Callable[[], bool] = lambda: False,
-    started: float | None = None,
     keep: Callable[[Agent], None] | None = None,
+    snapshots: Snapshots | None = None,
 ) -> Iterator[Event]:
     """Train trials in the lanes until a limit is reached or `stopped()`; yield what happens, once it is on the disk.
 
-    `keep` is given each agent of a trial with its parameters before the trial is told. Trials in flight when the time
-    or the target is reached are left to the next sweep of the study.
+    `keep` is given each agent of a trial with its parameters before its result is recorded. A sweep that ends before
+    its limits, by a stop or a kill, goes on from its last visit when it is called again, and comes to the same end.
     """
-    clock = time.monotonic() if started is None else started
-    scheduler = _Scheduler(lanes, study, space, limits, num_seeds, keep)
-    return scheduler.run(lambda: stopped() or _time_is_up(limits, clock))
-
-
-def _time_is_up(limits: Limits, started: float) -> bool:
-    return limits.seconds is not None and time.monotonic() - started >= limits.seconds
+    return _Scheduler(lanes, study, space, limits, num_seeds, keep, snapshots).run(stopped)
 
 
 class _Scheduler:
@@ -113,44 +123,103 @@ class _Scheduler:
         limits: Limits,
         num_seeds: int,
         keep: Callable[[Agent], None] | None,
+        snapshots: Snapshots | None = None,
     ) -> None:
         self.lanes, self.study, self.space, self.limits = lanes, study, searched, limits
-        self.num_seeds, self.keep, self.accounts = num_seeds, keep, lanes.accounts
+        self.num_seeds, self.keep, self.snapshots, self.accounts = num_seeds, keep, snapshots, lanes.accounts
         self.layout, self.rungs = lanes.trainer.layout, lanes.trainer.config.rungs
+        self.diverged_return = lanes.trainer.config.diverged_return
         self.reserve = _reserve(searched, self.layout)
         self.open: dict[int, tuple[Asked, list[Agent]]] = {}  # trials whose agents are not all scored
         self.reported: dict[int, int] = {}  # rungs of open trials that are in the log
+        self.next_row = 0
         self.first_segment = time.monotonic()
 
     def run(self, stopped: Callable[[], bool]) -> Iterator[Event]:
-        def over() -> bool:
-            return stopped() or satisfied(self.study, self.limits)
-
-        if over():
+        if satisfied(self.study, self.limits) or stopped():
             return
-        for asked in self.study.unfinished():
-            self._enqueue(asked)
-        self._ask(self.layout.lanes)
-        for row in range(self.layout.rows):
+        yield from self._resume()
+        idle = [row for row in range(self.layout.rows) if not self.lanes.under_way[row]]
+        if idle:
+            self._ask(sum(map(self.lanes.num_free, idle)))
+        for row in idle:
             self._dispatch(row)
-        while not over():
-            for row in range(self.layout.rows):
-                yield from self._visit(row, over)
-                if over():
-                    break
+        while not satisfied(self.study, self.limits) and not stopped():
+            yield from self._visit(self.next_row)
+        if self.snapshots and not satisfied(self.study, self.limits):
+            for _ in range(self.snapshots.urge(self.layout.rows)):
+                if not satisfied(self.study, self.limits):
+                    yield from self._visit(self.next_row)
         self.lanes.clear()
 
-    def _visit(self, row: int, over: Callable[[], bool]) -> Iterator[Event]:
+    def _resume(self) -> Iterator[Event]:
+        """Put the lanes to where the log's last visit left them; on another machine, agents in flight start over."""
+        past = self.study.past()
+        where = {**self.lanes.trainer.fingerprint, **asdict(self.layout)}
+        self.lanes.visits = past.clock
+        self.study.at(past.clock)
+        for asked in self.study.unfinished():
+            self._enqueue(asked)
+        agents = {(agent.trial, agent.seed_index): agent for _, open_ in self.open.values() for agent in open_}
+        for name, result in past.ended.items():
+            if name in agents:
+                agents[name].settle(result)
+        started = {name for segment in past.segments for name in segment.placed.values()}
+        in_flight = sum(name in started and not agent.ended for name, agent in agents.items())
+        if past.where == where:
+            begun = time.monotonic()
+            done = total = 0
+            saved = self.snapshots.latest(past.clock, self.lanes.trainer.state) if self.snapshots else {}
+            for done, total in recovery.replay(self.lanes, past, agents, saved):
+                yield Resumed(in_flight, done, total)
+            self.accounts.resume_s += time.monotonic() - begun
+            seconds, differing = self.accounts.resume_s, self._differing()
+            yield Resumed(in_flight, done, total, over=True, seconds=seconds, differing=differing)
+            self.next_row = (past.segments[-1].row + 1) % self.layout.rows if past.segments else 0
+        else:
+            if past.where and in_flight:
+                yield Resumed(in_flight, 0, 0, changed=recovery.changes(past.where, where))
+            self.study.begin(where)
+        waiting = [agent for agent in self.lanes.queue if agent.lane < 0 and not agent.ended]
+        self.lanes.queue = waiting
+        for agent, passed_over in zip(waiting, past.passed_over, strict=False):
+            agent.passed_over = passed_over
+        # A result that differs may have ended an agent early: its trial has nothing more to wait for.
+        for trial in [number for number, (_, open_) in self.open.items() if all(agent.ended for agent in open_)]:
+            self._judge(trial)
+
+    def _differing(self) -> int:
+        """Count the validations of open trials that are not as they were recorded."""
+        count = 0
+        for trial, (_, agents) in self.open.items():
+            recorded = self.study.trial(trial).intermediate
+            known = [(recorded[rung], i) for i, rung in enumerate(self.rungs) if rung in recorded]
+            count += sum(self._mean_over(agents, i) != value for value, i in known)
+        return count
+
+    def _mean_over(self, agents: list[Agent], index: int) -> float | None:
+        return mean_over(agents, index, self.diverged_return)
+
+    def _visit(self, row: int) -> Iterator[Event]:
         """Read a row's segment, tell the trials it completed, fill its free lanes, send it off again, commit."""
         progress = self.lanes.read(row)
         assert progress is not None
         with self.accounts.timed("visit"):
-            touched = dict.fromkeys(agent.trial for agent in self.lanes.take_in(row, progress))
+            seen = self.lanes.take_in(row, progress)
             self.study.at(self.lanes.visits)
-            told = [event for trial in touched if (event := self._judge(trial))]
-            if not over():
+            if self.snapshots:
+                self.snapshots.visit(row, self.lanes)
+            told = [event for trial in dict.fromkeys(agent.trial for agent in seen) if (event := self._judge(trial))]
+            for agent in seen:
+                if agent.ended and agent.trial in self.open:
+                    self._keep(agent)
+                    self.study.ended(agent.trial, agent.seed_index, agent.result)
+            if satisfied(self.study, self.limits):
+                self.study.sent(row, None, [])
+            else:
                 self._dispatch(row)
             changed = self.study.commit()
+        self.next_row = (row + 1) % self.layout.rows
         yield from told
         seconds, counts, best = time.monotonic() - self.first_segment, self.study.counts(), self.study.best()
         updates = self.accounts.updates
@@ -161,7 +230,7 @@ class _Scheduler:
         asked, agents = self.open[trial]
         all_ended = all(agent.ended for agent in agents)
         for index in range(self.reported[trial], len(self.rungs)):
-            value = mean_over(agents, index)
+            value = self._mean_over(agents, index)
             if value is None:
                 break
             self.study.report(trial, self.rungs[index], value)
@@ -174,7 +243,7 @@ class _Scheduler:
     def _tell(self, asked: Asked, agents: list[Agent], pruned: bool = False) -> TrialEnded:
         before = self.study.best()
         with self.accounts.timed("score"):
-            mean = float("nan") if pruned else float(np.mean([agent.mean_return for agent in agents]))
+            mean = float("nan") if pruned else _mean_return(agents, self.diverged_return)
             episodes = np.concatenate([agent.returns for agent in agents])
             std = float("nan") if np.isnan(mean) else float(np.std(episodes, dtype=np.float64))
             returns = [agent.mean_return for agent in agents]
@@ -187,9 +256,7 @@ class _Scheduler:
                 "lanes": [agent.span if agent.lane >= 0 else None for agent in agents],
             }
         for agent in agents:
-            if self.keep and agent.params is not None:
-                self.keep(agent)
-                agent.params = None
+            self._keep(agent)
         with self.accounts.timed("tell"):
             state = self.study.tell(asked.number, mean, attributes, pruned)
         self.accounts.trials += 1
@@ -199,6 +266,11 @@ class _Scheduler:
             before is None or worth(asked.params, mean) > worth(before.params, before.value)
         )
         return TrialEnded(asked.number, state, asked.params, agents[0].hyperparams, agents, mean, std, is_best)
+
+    def _keep(self, agent: Agent) -> None:
+        if self.keep and agent.params is not None:
+            self.keep(agent)
+            agent.params = None
 
     def _ask(self, num_agents: int) -> None:
         """Ask for trials until so many agents wait, and a few more to choose from, or the study has enough."""
@@ -222,6 +294,14 @@ class _Scheduler:
         self._ask(self.lanes.num_free(row))
         for agent in self.lanes.dispatch(row):
             self.study.start(agent.trial, agent.seed_index, row, agent.lane - row * self.lanes.lanes_a_row)
+        self.study.sent(row, self.lanes.num_ticks[row], [agent.passed_over for agent in self.lanes.queue])
+
+
+def _mean_return(agents: list[Agent], diverged_return: float) -> float:
+    """Return the mean over a trial's seeds; one that diverged counts as the random policy, all of them are nan."""
+    if all(agent.diverged for agent in agents):
+        return float("nan")
+    return float(np.mean([diverged_return if agent.diverged else agent.mean_return for agent in agents]))
 
 
 def _reserve(searched: Space, layout: Layout) -> int:

@@ -18,7 +18,7 @@ import typer  # noqa: E402
 from jaxdqn.command_line import main, refuse, shell_word, stop_on_signals, typed  # noqa: E402
 
 if TYPE_CHECKING:
-    from jaxdqn.run import Result
+    from jaxdqn.result import Result
 
 WHEN, WHAT, WHERE, HOW, FRESH = (
     "When to stop (the first reached)",
@@ -27,6 +27,8 @@ WHEN, WHAT, WHERE, HOW, FRESH = (
     "Machine",
     "Fresh seeds",
 )
+
+LEAVE_AFTER_S = 8.5  # after the first signal, when a compiler, a segment or a follower takes longer
 
 EXAMPLES = """
 Examples:
@@ -109,7 +111,10 @@ def sweep(
     ] = None,
     time_budget: Annotated[
         float | None,
-        typer.Option(help="Seconds of the search, compiling included.  \\[default: none]", rich_help_panel=WHEN),
+        typer.Option(
+            help="Seconds of the whole command; what is left to do then is done by the next one.  \\[default: none]",
+            rich_help_panel=WHEN,
+        ),
     ] = None,
     target_return: Annotated[
         float | None,
@@ -141,6 +146,16 @@ def sweep(
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write report.html at the end.", rich_help_panel=WHERE)
     ] = True,
+    snapshot_every: Annotated[
+        float,
+        typer.Option(
+            help="Seconds between snapshots of the lanes, which only save time when a sweep was cut off; 0: none.",
+            rich_help_panel=WHERE,
+        ),
+    ] = 60.0,
+    snapshot_mib: Annotated[
+        float, typer.Option(help="Largest snapshot, in MiB; larger states are trained again.", rich_help_panel=WHERE)
+    ] = 256.0,
     json_: Annotated[
         bool, typer.Option("--json", help="One summary object on stdout, all else on stderr.", rich_help_panel=WHERE)
     ] = False,
@@ -167,7 +182,7 @@ def sweep(
 
 
 def _run(given: dict[str, Any], as_json: bool) -> int:
-    stop = stop_on_signals()
+    stop = stop_on_signals(LEAVE_AFTER_S, f"left without waiting; nothing is lost. It goes on with: {given['command']}")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported: the cores belong to the training
 
     from jaxdqn import devices as hardware
@@ -178,8 +193,9 @@ def _run(given: dict[str, Any], as_json: bool) -> int:
 
     from jaxdqn.console import SweepConsole, show_result, title_of
     from jaxdqn.journal import LogError
+    from jaxdqn.opening import open_plan
     from jaxdqn.plan import Settings, plan
-    from jaxdqn.run import open_plan, run
+    from jaxdqn.run import run
 
     console = Console(stderr=as_json)
     try:

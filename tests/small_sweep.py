@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from jaxdqn import plan, run, space
+from jaxdqn import opening, plan, run, space
 from jaxdqn.config import Config, Layout
 from jaxdqn.confirm import Confirmation, Fresh
 from jaxdqn.evaluate import Phase
@@ -91,7 +91,7 @@ def swept(directory: Path, score: Score = score, **settings: Any) -> run.Result:
     off = {"storage": "off", "tracking": "off", "report": False}
     fresh = dict(zip(("confirm_top", "confirm_seeds", "verdict_seeds"), FRESH, strict=True))
     known = {"space": str(directory / "one.toml"), "output": directory, "trials": TRIALS, "sampler": "random"}
-    opened = run.open_plan(plan.plan(Settings(**{**known, **off, **fresh, **settings})))
+    opened = opening.open_plan(plan.plan(Settings(**{**known, **off, **fresh, **settings})))
     return run.run(
         opened, lambda _: None, make_population=lambda config, layout, _: StandIn(config, layout, score=score)
     )

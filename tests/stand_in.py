@@ -12,7 +12,8 @@ from jaxdqn.judging import NOBODY
 class StandIn:
     """Keeps the scheduler's protocol, and checks that it is kept towards it.
 
-    `score` says what an agent of a phase, a trial and a seed index is worth; nan: it diverges.
+    `score` says what an agent of a phase, a trial and a seed index is worth; nan: it diverges. `life` says how many
+    steps it lives.
     """
 
     def __init__(
@@ -21,7 +22,10 @@ class StandIn:
         layout: Layout,
         diverging: frozenset[int] = frozenset(),
         score: Callable[[int, int, int], float] | None = None,
+        life: Callable[[int, int], int] | None = None,
     ) -> None:
+        self.fingerprint = {"device": "none", "program": "a stand-in"}
+        self.life = life or (lambda trial, seed: config.env_steps)
         self.config, self.layout, self.diverging, self.score = config, layout, diverging, score
         lanes = (layout.rows, *layout.row_shape)
         self.step, self.trial, self.seed, self.phase = (np.zeros(lanes, np.int64) for _ in range(4))
@@ -29,11 +33,26 @@ class StandIn:
         self.placed: list[tuple[int, int]] = []  # (trial, seed index), in order
         self.phases: list[int] = []  # theirs
         self.replaced = self.emptied = 0  # living agents whose lane was given to another, lanes that were emptied
+        self.restored: list[int] = []  # rows that were put back into a state
         self.segments = self.fetched = 0  # fetched: how often parameters were asked for
         self._progress: list[Progress | None] = [None] * layout.rows
 
     def compile(self) -> float:
         return 0.0
+
+    def state(self, row: int) -> list[np.ndarray]:
+        """A copy of all that is known of a row's agents."""
+        assert self._progress[row] is None, "it is under way"
+        return [each[row].copy() for each in self._each]
+
+    def restore(self, row: int, state: list[np.ndarray]) -> None:
+        self.restored.append(row)
+        for each, saved in zip(self._each, state, strict=True):
+            each[row] = saved
+
+    @property
+    def _each(self) -> list[np.ndarray]:
+        return [self.step, self.trial, self.seed, self.phase, self.alive, self.learning_rate]
 
     def dispatch(self, row: int, placement: Placement, num_ticks: np.ndarray) -> None:
         assert self._progress[row] is None, "dispatched before it was read"
@@ -51,8 +70,9 @@ class StandIn:
         self.learning_rate[row] = np.where(fresh, placement.hyperparams.learning_rate, self.learning_rate[row])
         started = self.alive[row].copy()
         lived = self.step[row] + num_ticks[:, None] * self.config.tick
-        self.step[row] = np.where(started, np.minimum(lived, self.config.env_steps), self.step[row])
-        self.alive[row] = started & (self.step[row] < self.config.env_steps)
+        lives = np.vectorize(self.life, otypes=[np.int64])(np.maximum(self.trial[row], 0), self.seed[row])
+        self.step[row] = np.where(started, np.minimum(lived, lives), self.step[row])
+        self.alive[row] = started & (self.step[row] < lives)
         value = self._values(row)
         diverged = started & (np.isin(self.trial[row], list(self.diverging)) | np.isnan(value))
         self.alive[row] &= ~diverged
@@ -82,7 +102,7 @@ class StandIn:
     def _values(self, row: int) -> np.ndarray:
         if self.score is None:
             return -(np.log10(np.maximum(self.learning_rate[row], 1e-9)) ** 2) + 0.01 * self.seed[row]
-        return np.vectorize(self.score, otypes=[float])(self.phase[row], self.trial[row], self.seed[row])
+        return np.vectorize(self.score, otypes=[float])(self.phase[row], np.maximum(self.trial[row], 0), self.seed[row])
 
     def params(self, row: int) -> dict[str, dict[str, np.ndarray]]:
         """A linear model of four observed values, whose biases say whose it is: its trial and its phase."""

@@ -31,9 +31,15 @@ def test_the_step_that_ends_an_episode_still_shows_the_state_reached() -> None:
 
 
 def test_statistics_of_the_random_policy_normalise_its_states() -> None:
-    mean, std = environment.random_policy_statistics(jax.random.key(0), environment.make("CartPole-v1"))
-    assert np.allclose(mean, 0.0, atol=0.05)
-    assert np.allclose(std, [0.1, 0.57, 0.1, 0.88], rtol=0.15)
+    random = environment.random_policy(jax.random.key(0), environment.make("CartPole-v1"))
+    assert np.allclose(random.obs_mean, 0.0, atol=0.05)
+    assert np.allclose(random.obs_std, [0.1, 0.57, 0.1, 0.88], rtol=0.15)
+
+
+def test_the_random_policy_is_worth_its_mean_return() -> None:
+    for name, worth in (("CartPole-v1", 22.3), ("MountainCar-v0", -200.0)):
+        random = environment.random_policy(jax.random.key(0), environment.make(name))
+        assert random.mean_return == pytest.approx(worth, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def reopened(path: Path) -> list[int]:
 
 def plain(records: Any) -> list[str]:
     """As text, in which nan equals nan, without what the log adds."""
-    return [json.dumps({k: v for k, v in r.items() if k not in ("synced", "clock", "crc")}) for r in records]
+    return [json.dumps({k: v for k, v in r.items() if k not in ("synced", "clock", "whole", "crc")}) for r in records]
 
 
 class TestOptunasContract(StorageTestCase):
@@ -115,7 +115,9 @@ def test_a_record_is_read_from_memory_as_it_is_read_from_the_file(path: Path) ->
     assert (pending[0]["state"], type(pending[0]["state"])) == (2, int)
     log = Journal(path)
     log.close()
-    assert repr(pending) == repr(list(log.read_logs(0))) == repr(list(JournalFileBackend(str(path)).read_logs(0)))
+    stored = list(log.read_logs(0))
+    assert repr(stored) == repr(list(JournalFileBackend(str(path)).read_logs(0)))
+    assert plain(pending) == plain(stored)
 
 
 def test_every_number_can_be_read_from(path: Path) -> None:
@@ -339,12 +341,12 @@ def test_a_log_torn_anywhere_in_its_last_commit_keeps_what_came_before(path: Pat
     sizes = [0, *written(path, *commits)]
     content = path.read_bytes()
     torn = path.with_name("study.log.torn")
+    before, whole = content[: sizes[-2]], sum(commits[:-1])
     for size in range(sizes[-2], sizes[-1]):
         path.write_bytes(content[:size])
         torn.unlink(missing_ok=True)
         log = Journal(path)
-        whole = content[:size].count(b"\n")
-        rest = content[:size].rpartition(b"\n")[2]
+        rest = content[len(before) : size]
         assert numbers(log) == list(range(whole))
         assert (log.repaired, torn.read_bytes() if torn.exists() else b"") == (len(rest), rest)
         log.append_logs([record(whole)])
@@ -361,9 +363,7 @@ def test_blocks_that_never_reached_the_disk_tear_the_last_commit_only(path: Path
     for start in range(sizes[-2], sizes[-1], 7):
         for stop in {min(start + 30, sizes[-1]), sizes[-1]}:
             path.write_bytes(content[:start] + bytes(stop - start) + content[stop:])
-            whole = content[:start].count(b"\n")
-            assert reopened(path) == list(range(whole))
-            assert whole >= before
+            assert reopened(path) == list(range(before))
     path.write_bytes(content + bytes(5000))
     log = Journal(path)
     assert log.repaired == 5000
@@ -503,7 +503,7 @@ def test_a_crash_anywhere_leaves_a_beginning_that_holds_every_finished_commit(da
                 path.write_bytes(whole[: hole[0]] + bytes(hole[1] - hole[0]) + whole[hole[1] : cut])
                 log = Journal(path)
                 survived = len(list(log.read_logs(0)))
-                assert settled <= survived <= len(model)
+                assert survived in (settled, len(model))
                 model, settled = model[:survived], survived
             start = data.draw(st.integers(0, len(model)))
             assert plain(log.read_logs(start)) == plain(model[start:])

@@ -135,12 +135,6 @@ def test_the_target_return_ends_the_sweep(searched: Space, tmp_path: Path) -> No
     assert reached[0] >= len(events) - LAYOUT.lanes // LAYOUT.rows  # it was told in the last visit
 
 
-def test_the_time_budget_ends_the_sweep(searched: Space, tmp_path: Path) -> None:
-    study, trainer = opened(searched, tmp_path), StandIn(CONFIG, LAYOUT)
-    list(sweep(Lanes(trainer), study, searched, Limits(trials=None, seconds=1.0)))
-    assert trainer.segments >= LAYOUT.rows
-
-
 def test_a_stop_ends_the_sweep_at_the_next_visit(searched: Space, tmp_path: Path) -> None:
     study, trainer, stop = opened(searched, tmp_path), StandIn(CONFIG, LAYOUT), []
     for event in sweep(Lanes(trainer), study, searched, Limits(trials=50), stopped=lambda: bool(stop)):
@@ -165,16 +159,31 @@ def test_a_seed_that_ended_early_counts_with_its_last_validation() -> None:
     assert Agent(0, 2, defaults(), ended=True, validation=np.array([np.nan])).validated(0) is None
 
 
-def test_a_seed_that_ended_before_the_first_rung_holds_no_report_up(searched: Space, tmp_path: Path) -> None:
-    config = Config(env_steps=20_000, tick=4, rungs=(5_000,))
+def test_a_seed_that_diverged_counts_as_the_random_policy_and_holds_no_report_up(
+    searched: Space, tmp_path: Path
+) -> None:
+    config = Config(env_steps=20_000, tick=4, rungs=(5_000,), diverged_return=22.0)
     study, trainer = opened(searched, tmp_path), StandIn(config, LAYOUT)
     scheduler = _Scheduler(Lanes(trainer), study, searched, Limits(), 2, None)
     scheduler._ask(2)
     first, second = scheduler.lanes.queue[:2]
     first.ended, first.diverged, first.validation = True, True, np.array([np.nan])
-    second.validation = np.array([7.0])
+    second.validation = np.array([8.0])
     assert scheduler._judge(0) is None
-    assert study.trial(0).intermediate == {5_000: 7.0}
+    assert study.trial(0).intermediate == {5_000: 15.0}
+
+
+def test_a_trial_with_a_diverged_seed_is_worth_less_and_one_with_none_left_fails(
+    searched: Space, tmp_path: Path
+) -> None:
+    def score(phase: int, trial: int, seed: int) -> float:
+        return float("nan") if (trial, seed) in ((2, 0), (3, 0), (3, 1)) else 400.0
+
+    config, study = Config(env_steps=20_000, tick=4, diverged_return=20.0), opened(searched, tmp_path)
+    list(sweep(Lanes(StandIn(config, LAYOUT, score=score)), study, searched, Limits(trials=5), num_seeds=2))
+    assert [trial.value for trial in study.trials()] == [400.0, 400.0, 210.0, None, 400.0]
+    assert [trial.state for trial in study.trials()].count("failed") == 1
+    assert study.trial(2).attributes["returns"] == [None, 400.0]
 
 
 def test_all_that_an_event_says_is_on_the_disk(searched: Space, tmp_path: Path) -> None:

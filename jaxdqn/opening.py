@@ -1,0 +1,90 @@
+"""From a plan to what is open: the lanes' layout, the log with its study, the storage that follows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from jaxdqn import cost, devices, grid, space, study
+from jaxdqn.config import Config, Layout
+from jaxdqn.cost import SPEEDS
+from jaxdqn.plan import Plan, Settings
+from jaxdqn.storage import StorageSink, check_study, open_storage
+from jaxdqn.study import Study
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A plan whose devices, log and storage are there."""
+
+    plan: Plan
+    config: Config
+    layout: Layout
+    study: Study
+    connect_storage: Callable[[], StorageSink] | None  # None: no storage follows the log
+
+
+def open_plan(plan: Plan) -> Opened:
+    """Lay the lanes out, open the storage that follows, and open or begin the study.
+
+    Raises:
+        ValueError: devices, output, log, storage or sampler are not as the settings say.
+    """
+    settings = plan.settings
+    config, platform = space.config(plan.space), devices.platform()
+    largest_block = cost.largest_block(config, space.is_mixed(plan.space), platform)
+    layout = devices.choose_layout(settings.lanes, settings.devices, largest_block)
+    if plan.sampler == "grid":
+        plan = _with_grid(plan, config, layout)
+    identity = {**plan.space.identity(), "seed": settings.seed, "objective": "mean_return"}
+    if plan.sampler == "grid":
+        identity["sampler"] = "grid"  # its cells go by the trials' numbers: no other sampler may have taken some
+    if settings.storage is None:
+        _make_output(plan)
+    storage = None if plan.storage is None else open_storage(plan.storage)
+    if storage is not None:
+        log_is_new = not plan.log.is_file() or plan.log.stat().st_size == 0
+        check_study(storage, plan.study_name, log_is_new, plan.output)
+    _make_output(plan)
+    opened = study.open_study(plan.log, plan.study_name, plan.space, identity, plan.sampler, settings.seed, plan.pruner)
+
+    def connect() -> StorageSink:
+        assert storage is not None
+        attributes = {study.IDENTITY: json.dumps(identity)}
+        directions = ("maximize", "minimize") if plan.space.minimize else ("maximize",)
+        return StorageSink(storage, plan.study_name, plan.space.searched, attributes, directions)
+
+    layout = _layout_of(opened.past().where, settings) or layout
+    return Opened(plan, config, layout, opened, None if storage is None else connect)
+
+
+def _layout_of(where: dict[str, Any], settings: Settings) -> Layout | None:
+    """Return the layout an earlier sweep of the study had, unless this is another machine or another one is wanted."""
+    known = {field.name: where[field.name] for field in dataclasses.fields(Layout) if field.name in where}
+    if not known or settings.lanes is not None or settings.devices is not None:
+        return None
+    same = where["device"] == devices.fingerprint()["device"] and known["devices"] <= len(jax.local_devices())
+    return Layout(**known) if same else None
+
+
+def _with_grid(plan: Plan, config: Config, layout: Layout) -> Plan:
+    """Return the plan with no more trials than its grid has cells."""
+    settings = plan.settings
+    middle = plan.space.hyperparams({name: space.middle(domain) for name, domain in plan.space.searched.items()})
+    seconds = cost.agent_s(middle, config, layout, SPEEDS[devices.platform()]) * plan.space.seeds
+    cells = grid.check_grid(plan.space.searched, seconds)
+    trials = cells if settings.trials is None else min(settings.trials, cells)
+    return dataclasses.replace(plan, settings=dataclasses.replace(settings, trials=trials))
+
+
+def _make_output(plan: Plan) -> None:
+    """Make the output directory."""
+    try:
+        plan.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"output directory {str(plan.output)!r} can't be made: {error}") from error

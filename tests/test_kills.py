@@ -1,0 +1,46 @@
+"""The command itself, killed without warning: nothing is lost and nothing is doubled."""
+
+import itertools
+import random
+from pathlib import Path
+
+import pytest
+
+from tests import kills
+
+MIN_KILLS = 8
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What a sweep comes to that is left alone."""
+    directory = tmp_path_factory.mktemp("alone")
+    assert kills.start(directory, "out").wait(600) == 0, (directory / "out.txt").read_text()
+    return kills.outcome(directory / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("snapshots", ["0", "1"])
+def test_a_sweep_killed_again_and_again_ends_as_if_it_had_been_left_alone(
+    tmp_path: Path, alone: dict[str, object], snapshots: str
+) -> None:
+    moments, struck = random.Random(int(snapshots)), 0
+    log, said = tmp_path / "out" / "study.log", tmp_path / "out.txt"
+    for attempt in itertools.count():
+        process = kills.start(tmp_path, "out", "--snapshot-every", snapshots)
+        if attempt < 10:
+            kills.until_it_logs(process, log)
+            delay = moments.uniform(0.0, 4.0)
+            try:
+                process.wait(delay)
+            except kills.subprocess.TimeoutExpired:
+                struck += kills.kill(process)
+                continue
+        assert process.wait(600) == 0, said.read_text()
+        break
+    assert struck >= MIN_KILLS, said.read_text()
+    ends = kills.outcome(tmp_path / "out")
+    assert [number for number, *_ in ends["trials"]] == list(range(36))
+    assert "running" not in {state for _, state, *_ in ends["trials"]}
+    assert ends == alone
+    assert "came out differently" not in said.read_text()
