@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
+import time
 from pathlib import Path
 
 
@@ -31,6 +33,15 @@ def stage(path: Path, content: bytes) -> Path:
         beside.unlink(missing_ok=True)
         raise
     return beside
+
+
+def sweep_away(directory: Path, older_than_s: float = 60.0) -> None:
+    """Remove what writers that were killed have left unfinished below a directory."""
+    for path in directory.rglob(".*.tmp"):
+        with contextlib.suppress(OSError):  # somebody else's, or gone
+            left = re.fullmatch(r"\.[0-9a-f]{16}\.tmp", path.name) and path.is_file() and not path.is_symlink()
+            if left and time.time() - path.stat().st_mtime > older_than_s:
+                path.unlink()
 
 
 def read_at_most(path: Path, limit: int) -> bytes:

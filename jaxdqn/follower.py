@@ -80,6 +80,12 @@ class Sink(Protocol):
         """Write what comes last. Nothing is called afterwards."""
 
 
+def low_priority() -> None:
+    """Let the calling thread take only the cores that the training leaves."""
+    with contextlib.suppress(AttributeError, OSError):  # where the system has no priorities of threads
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+
+
 class Follower:
     """The trials not yet written, the newest record of each, and the thread that writes them."""
 
@@ -196,8 +202,7 @@ class Follower:
         )
 
     def _work(self) -> None:
-        with contextlib.suppress(AttributeError, OSError):  # where the system has no priorities of threads
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        low_priority()
         while (batch := self._next()) is not None:
             began = time.monotonic()
             try:

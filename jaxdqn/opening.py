@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxdqn import cost, devices, grid, space, study
+from jaxdqn import cost, devices, files, grid, restoring, space, study
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS
 from jaxdqn.plan import Plan, Settings
@@ -27,6 +27,7 @@ class Opened:
     layout: Layout
     study: Study
     connect_storage: Callable[[], StorageSink] | None  # None: no storage follows the log
+    restored: str | None = None  # what came back from a backup
 
 
 def open_plan(plan: Plan) -> Opened:
@@ -44,6 +45,7 @@ def open_plan(plan: Plan) -> Opened:
     identity = {**plan.space.identity(), "seed": settings.seed, "objective": "mean_return"}
     if plan.sampler == "grid":
         identity["sampler"] = "grid"  # its cells go by the trials' numbers: no other sampler may have taken some
+    restored = restoring.restore(settings.backup_to, plan.log, plan.study_name) if settings.backup_to else None
     if settings.storage is None:
         _make_output(plan)
     storage = None if plan.storage is None else open_storage(plan.storage)
@@ -59,8 +61,9 @@ def open_plan(plan: Plan) -> Opened:
         directions = ("maximize", "minimize") if plan.space.minimize else ("maximize",)
         return StorageSink(storage, plan.study_name, plan.space.searched, attributes, directions)
 
+    files.sweep_away(plan.output)
     layout = _layout_of(opened.past().where, settings) or layout
-    return Opened(plan, config, layout, opened, None if storage is None else connect)
+    return Opened(plan, config, layout, opened, None if storage is None else connect, restored)
 
 
 def _layout_of(where: dict[str, Any], settings: Settings) -> Layout | None:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxdqn import space, tracking
+from jaxdqn import backup, restoring, space, tracking
 from jaxdqn.pruner import PRUNERS
 from jaxdqn.space import Space
 from jaxdqn.study import SAMPLERS
@@ -57,6 +57,8 @@ class Settings:
     report: bool = True
     snapshot_every: float = 60.0  # seconds; 0: never
     snapshot_mib: float = 256.0
+    backup_to: Path | None = None
+    backup_every: float = backup.EVERY_S
     command: str = ""  # as it was typed
 
 
@@ -131,6 +133,10 @@ def plan(settings: Settings) -> Plan:
         raise ValueError(f"--study {name!r} is not allowed: 1 to 200 printable characters")
     output = settings.output or Path("runs") / slug(name)
     check_writable(output)
+    if settings.backup_to is not None:
+        restoring.check(settings.backup_to, output)
+    if not 1 <= settings.backup_every < float("inf"):
+        raise ValueError(f"--backup-every {settings.backup_every:g} is not allowed: seconds, at least 1")
     storage = _sqlite_url(output / "study.db") if settings.storage is None else settings.storage
     uri = _sqlite_url(output / "mlflow.db") if settings.tracking is None else settings.tracking
     if uri != OFF:

@@ -1,9 +1,10 @@
-"""What follows the log of a sweep: the Optuna storage and MLflow, and what the user is told of them."""
+"""What follows the log of a sweep: Optuna storage, MLflow and backup, and what the user is told of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from jaxdqn.backup import Backup
 from jaxdqn.config import Config
 from jaxdqn.events import TrialEnded, Visited
 from jaxdqn.follower import FINISHED, PATIENCE_S, Conclusion, Follower, Metric, Trial, TrialDetail
@@ -15,7 +16,7 @@ from jaxdqn.tracking import ALL_UP_TO, BEST_KEPT, MlflowSink
 
 
 class Recording:
-    """The Optuna storage and MLflow behind the log, and what the user is told of them."""
+    """The Optuna storage, MLflow and the backup behind the log, and what the user is told of them."""
 
     def __init__(
         self,
@@ -41,12 +42,17 @@ class Recording:
                 "MLflow", lambda: MlflowSink(uri, name, artifacts, tags, log_id), finished, secrets=uri
             )
         self._all = [follower for follower in (self._storage, self._mlflow) if follower]
+        self._backup: Backup | None = None
+        if plan.settings.backup_to:
+            target, every_s = plan.settings.backup_to, plan.settings.backup_every
+            self._backup = Backup(target, plan.log, lambda: study.log_bytes, every_s)
+        self._watched: list[Follower | Backup] = [*self._all, self._backup] if self._backup else [*self._all]
         self._said: set[str] = set()
 
     def visited(self, event: Visited) -> float:
         """Hand the changed trials to the storage; return the seconds this waited."""
         waited = sum(self._put(self._storage, trial) for trial in event.changed) if self._storage else 0.0
-        for follower in self._all:
+        for follower in self._watched:
             if follower.failure:
                 self._say_once(f"{follower.name} can't be written, the search goes on: {follower.failure}")
         if self._mlflow and sum(event.counts[state] for state in FINISHED) > ALL_UP_TO:
@@ -71,6 +77,9 @@ class Recording:
             if follower.waiting:
                 self._show(f"writing {follower.waiting} trials to {follower.name}")
             failures.append(follower.close(conclusion, patience_s))
+        if self._backup:  # last: it takes the storage's file as the storage has left it
+            self._show(f"finishing {self._backup.name}")
+            failures.append(self._backup.close(patience_s))
         return [failure for failure in failures if failure]
 
     def _put(self, follower: Follower, trial: Trial) -> float:

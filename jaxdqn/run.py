@@ -69,6 +69,8 @@ def run(
     plan, layout, settings, trials = opened.plan, opened.layout, opened.plan.settings, opened.study
     if settings.lanes not in (None, layout.lanes):
         show(f"{settings.lanes} lanes do not divide into blocks over {layout.devices} devices: {layout.lanes} are used")
+    if opened.restored:
+        show(opened.restored)
     if trials.repaired:
         show(
             f"the end of the log, cut off while it was written, was moved to {plan.log}.torn ({trials.repaired} bytes)"
@@ -106,8 +108,10 @@ def run(
                     for message in snapshots.news() if snapshots else []:
                         show(message)
     except BaseException:
-        trials.close(commit=False)  # a visit is in the log whole or not at all
-        followers.close(patience_s=STOPPED_PATIENCE_S)
+        try:
+            trials.close(commit=False)  # a visit is in the log whole or not at all
+        finally:
+            followers.close(patience_s=STOPPED_PATIENCE_S)
         raise
     ended, stopped = time.monotonic(), stop.is_set() and not stages.done
     try:

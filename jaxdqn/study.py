@@ -106,6 +106,11 @@ class Study:
         """Bytes of a commit that was cut off, which were cut from the log when it was opened."""
         return self._journal.repaired
 
+    @property
+    def log_bytes(self) -> int:
+        """Bytes of the log that are whole commits on the disk: they never change."""
+        return self._journal.end
+
     def at(self, visit: int) -> None:
         """Say at which visit of the scheduler the following happens: the clock of the log's records."""
         self._journal.clock = visit

@@ -10,8 +10,10 @@ import heapq
 import logging
 import math
 import os
+import secrets
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +53,20 @@ class _Run(NamedTuple):
     run_id: str
     ended: bool
     params: frozenset[str]  # names of those it has; MLflow refuses to change them
+
+
+def _make_schema(uri: str, make: Callable[[str], object]) -> None:
+    """Make the schema of a new SQLite database under another name: MLflow can't complete one that was cut off."""
+    prefix, _, name = uri.partition(":///")
+    path = Path(name)
+    if prefix != "sqlite" or not name or name.startswith(":") or "?" in name or path.exists():
+        return
+    unfinished = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        make(f"{prefix}:///{unfinished.as_posix()}")
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 class MlflowSink:
@@ -96,6 +112,7 @@ class MlflowSink:
         self._best: list[tuple[float, int]] = []  # a heap of the best (value, -number) of all trials so far
         self._skipped: set[int] = set()
         self._unsure: set[int] = set()  # trials whose run may be there though its creation failed
+        _make_schema(uri, lambda there: MlflowClient(tracking_uri=there).search_experiments(max_results=1))
         self._client = MlflowClient(tracking_uri=uri)
         known = self._client.get_experiment_by_name(study)
         self._experiment = (

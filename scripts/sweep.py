@@ -159,6 +159,17 @@ def sweep(
     json_: Annotated[
         bool, typer.Option("--json", help="One summary object on stdout, all else on stderr.", rich_help_panel=WHERE)
     ] = False,
+    backup_to: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory on another disk or a mounted drive that a lost machine's sweep goes on from."
+            "  \\[default: none]",
+            rich_help_panel=WHERE,
+        ),
+    ] = None,
+    backup_every: Annotated[
+        float, typer.Option(help="Seconds between two times of writing there, at least 1.", rich_help_panel=WHERE)
+    ] = 60.0,
     lanes: Annotated[
         int | None,
         typer.Option(

@@ -89,7 +89,7 @@ def outcome(output: Path) -> dict[str, Any]:
     confirmed, verdict = history.fresh_seeds(told)
     weights = {
         str(path.relative_to(output)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(output.rglob("*.safetensors"))
+        for path in sorted((output / "agents").rglob("*.safetensors"))
     }
     winner = (output / "agents" / "winner.json").read_text() if (output / "agents" / "winner.json").is_file() else None
     ends = {

@@ -105,6 +105,13 @@ CASES = {
     "a time that is no number": Case("--time-budget nan", ["--time-budget nan", "above 0"]),
     "endless time": Case("--time-budget inf", ["--time-budget inf", "above 0"]),
     "a target that is no number": Case("--target-return nan", ["--target-return nan", "finite"]),
+    "a backup in the output": Case("--backup-to runs", ["--backup-to 'runs'", "one inside the other"]),
+    "a backup in a file": Case("--backup-to file", ["--backup-to 'file'", "no writable directory"]),
+    "a backup on a drive that is not mounted": Case(
+        "--backup-to drive/sweep", ["--backup-to 'drive/sweep'", "mounted?"]
+    ),
+    "a backup all the time": Case("--backup-every 0", ["--backup-every 0", "at least 1"]),
+    "a backup at no time": Case("--backup-every nan", ["--backup-every nan", "at least 1"]),
     "a study without a name": Case("--study ''", ["--study ''", "1 to 200 printable characters"]),
     "a study with a bell in its name": Case("--study 'a\a'", ["--study 'a\\x07'", "1 to 200 printable characters"]),
     "a negative seed": Case("--seed -1", ["--seed -1", "int in [0, 2147483647]"]),

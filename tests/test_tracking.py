@@ -11,7 +11,7 @@ import pytest
 
 from jaxdqn import tracking
 from jaxdqn.follower import Conclusion, Follower, Metric, Trial, TrialDetail
-from jaxdqn.tracking import MlflowSink
+from jaxdqn.tracking import MlflowSink, _make_schema
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own, at import
 
@@ -362,3 +362,23 @@ def test_the_parent_run_ends_even_if_a_file_of_the_conclusion_is_gone(place: Pat
     assert str(follower.close(conclusion)).startswith("all trials are in MLflow, but it could not be closed: ")
     parent, _ = runs(place)
     assert parent.info.status == "FINISHED"
+
+
+def test_a_schema_that_was_cut_off_leaves_no_database(tmp_path: Path) -> None:
+    path, made = tmp_path / "mlflow.db", []
+
+    def cut_off(uri: str) -> None:
+        half = Path(uri.removeprefix("sqlite:///"))
+        half.write_bytes(b"half a schema")
+        made.append(half)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _make_schema(f"sqlite:///{path}", cut_off)
+    assert made[0].parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
+    _make_schema(f"sqlite:///{path}", lambda uri: Path(uri.removeprefix("sqlite:///")).write_bytes(b"whole"))
+    _make_schema(f"sqlite:///{path}", cut_off)  # it is there
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"whole"]
+    for other in ("http://127.0.0.1:1", "sqlite:///:memory:", f"sqlite:///{tmp_path}/x.db?mode=ro"):
+        _make_schema(other, cut_off)
