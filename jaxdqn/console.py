@@ -54,7 +54,7 @@ class SweepConsole:
         if not self._begun:
             self._begin()
         if isinstance(event, str):
-            self._print(escape(event))
+            self._print(f"[bold red]{escape(event)}[/]" if event.startswith("warning: ") else escape(event))
         elif isinstance(event, TrialEnded):
             if event.is_best:
                 self._print(f"trial {event.number}: mean return {event.mean_return:.1f}, [bold]the best so far[/]")

@@ -5,17 +5,19 @@ XLA reads its settings once, when its backend starts, so `prepare` must come bef
 
 from __future__ import annotations
 
-import hashlib
 import os
+import re
 import warnings
-from importlib.metadata import version
+from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
-from platform import machine
+from typing import NamedTuple
 
 import jax
 
 from jaxdqn.config import Layout
 
+_PLUGINS = [f"jax-cuda{cuda}-{part}" for cuda in (12, 13) for part in ("plugin", "pjrt")]
 _LANES_A_BLOCK = {"cpu": 4, "gpu": 256}
 _ROWS = 2  # one trains while the host visits the other
 
@@ -30,9 +32,10 @@ def prepare(num_devices: int | None = None) -> None:
 
     Two cores that train two blocks apart do more updates than one block spread over XLA's pool of threads.
     """
-    flag = "--xla_cpu_multi_thread_eigen"
-    if flag not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}=false".strip()
+    # The second: a GPU's kernels are chosen by rule, not by timing them, which comes out otherwise in each process.
+    for flag, value in (("--xla_cpu_multi_thread_eigen", "false"), ("--xla_gpu_autotune_level", "0")):
+        if flag not in os.environ.get("XLA_FLAGS", ""):
+            os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}={value}".strip()
     # XLA's pool: a thread for each device, which it keeps while a segment runs, and one to hand out the next segments.
     os.environ.setdefault("NPROC", str((num_devices or cores()) + 1))
     jax.config.update("jax_num_cpu_devices", num_devices or cores())
@@ -46,25 +49,66 @@ def platform() -> str:
         return "cpu" if jax.default_backend() == "cpu" else "gpu"
 
 
-def fingerprint() -> dict[str, str]:
-    """Return what the bits of a result depend on, besides the program: JAX's versions, the devices, XLA's settings."""
-    device = jax.local_devices()[0]
-    flags = " ".join(sorted(os.environ.get("XLA_FLAGS", "").split()))
-    model = _cpu_model() if device.platform == "cpu" else device.device_kind
-    return {"jax": jax.__version__, "jaxlib": version("jaxlib"), "device": model, "xla_flags": flags}
+class Surroundings(NamedTuple):
+    """What decides whether JAX uses a GPU."""
+
+    plugins: dict[str, str]  # JAX's CUDA plug-ins that are installed: distribution -> version
+    jaxlib: str  # its version
+    gpu: bool  # a device of NVIDIA's is visible
+    driver: bool  # a driver of NVIDIA's is
+    environment: Mapping[str, str]
+    error: str  # JAX's own, "" if it has none
 
 
-def _cpu_model() -> str:
-    """Return the CPU's model and what its instructions are, for which XLA makes its code."""
+def ignored_gpu() -> str | None:
+    """Say in a line why JAX ignores a GPU that is there or was asked for; None if it doesn't."""
+    return None if platform() == "gpu" else why_ignored(_surroundings())
+
+
+def why_ignored(around: Surroundings) -> str | None:
+    """Return why JAX's backend is the CPU though a CUDA plug-in is installed or a GPU is visible; None: neither is."""
+    if not around.plugins:
+        missing = "JAX has no CUDA plug-in, so the sweep runs on the CPU: pip install -e '.[cuda12]'"
+        return f"a GPU is there, but {missing}" if around.gpu else None
+    ignored = "a CUDA plug-in for JAX is installed, but the CPU is used"
+    for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME"):
+        value = around.environment.get(name, "")
+        if "cpu" in value and not {"cuda", "gpu"} & set(value.split(",")):
+            return f"{ignored}: {name}={value} is set"
+    if not around.driver:
+        return f"{ignored}: no NVIDIA driver or device is visible here (in a notebook, choose a runtime with a GPU)"
+    if around.environment.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return f"{ignored}: CUDA_VISIBLE_DEVICES={around.environment['CUDA_VISIBLE_DEVICES']} hides all GPUs"
+    for plugin, version in around.plugins.items():
+        if _release(version) != _release(around.jaxlib):
+            mend = "install matching ones (pip install -e '.[cuda12]' brings them) or restart the runtime"
+            return f"{ignored}: {plugin} is {version}, jaxlib is {around.jaxlib}; {mend}"
+    if not around.gpu:
+        return f"{ignored}: an NVIDIA driver is loaded, but no device is visible (does the container have a GPU?)"
+    return f"{ignored}: {around.error or 'JAX does not say why'}"
+
+
+def _surroundings() -> Surroundings:
+    gpu = any(re.fullmatch(r"nvidia\d+", path.name) for path in Path("/dev").glob("nvidia*"))
+    plugins = {}
+    for name in _PLUGINS:
+        try:
+            plugins[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    driver = gpu or any(map(os.path.exists, ("/proc/driver/nvidia", "/dev/dxg")))  # the latter: Windows' WSL
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return machine()
-    first = dict(line.split(":", 1) for line in reversed(lines) if line.startswith(("model name", "flags", "Features")))
-    known = {key.strip(): value.strip() for key, value in first.items()}
-    features = " ".join(sorted((known.get("flags") or known.get("Features") or "").split()))
-    digest = hashlib.sha256(features.encode()).hexdigest()[:16]
-    return f"{known.get('model name', machine())} ({digest})"
+        jax.devices("cuda")
+        error = ""
+    except RuntimeError as refused:
+        error = (str(refused).strip().splitlines() or [""])[0]
+    return Surroundings(plugins, metadata.version("jaxlib"), gpu, driver, os.environ, error)
+
+
+def _release(version: str) -> str:
+    """Return the numbers of a version."""
+    found = re.match(r"\d+(\.\d+)*", version)
+    return found[0] if found else version
 
 
 def choose_layout(lanes: int | None = None, devices: int | None = None, largest_block: int | None = None) -> Layout:

@@ -259,6 +259,16 @@ def read(path: Path) -> list[dict[str, Any]]:
     return records[: commits.whole[0]]
 
 
+def is_blank(path: Path) -> bool:
+    """Return whether a log is not there, or ends before its first record does."""
+    if not path.is_file():
+        return True
+    with path.open("rb") as file:
+        line = file.readline(MAX_LINE)
+        begun = _START.startswith(line.rstrip(b"\0")[: len(_START)])
+        return begun and _parse(line) is None and not file.read(1)
+
+
 def _seal(body: bytes) -> bytes:
     """Return the line of a record in JSON: with its checksum and the newline."""
     return body[:-1] + b',"crc":"%08x"}\n' % zlib.crc32(body)

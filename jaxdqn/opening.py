@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 
-from jaxdqn import cost, devices, files, grid, restoring, space, study
+from jaxdqn import cost, devices, files, fingerprint, grid, restoring, space, study
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS
 from jaxdqn.plan import Plan, Settings
-from jaxdqn.storage import StorageSink, check_study, open_storage
+from jaxdqn.storage import StorageSink, check_log, check_study, open_followed
 from jaxdqn.study import Study
 
 
@@ -30,8 +30,8 @@ class Opened:
     restored: str | None = None  # what came back from a backup
 
 
-def open_plan(plan: Plan) -> Opened:
-    """Lay the lanes out, open the storage that follows, and open or begin the study.
+def open_plan(plan: Plan, show: Callable[[str], None] = lambda _: None) -> Opened:
+    """Lay the lanes out, open the storage that follows, and open or begin the study; `show` says what that takes.
 
     Raises:
         ValueError: devices, output, log, storage or sampler are not as the settings say.
@@ -46,14 +46,21 @@ def open_plan(plan: Plan) -> Opened:
     if plan.sampler == "grid":
         identity["sampler"] = "grid"  # its cells go by the trials' numbers: no other sampler may have taken some
     restored = restoring.restore(settings.backup_to, plan.log, plan.study_name) if settings.backup_to else None
+    has_log = check_log(plan.log)
+    ours = [settings.storage is None, settings.tracking is None]
     if settings.storage is None:
         _make_output(plan)
-    storage = None if plan.storage is None else open_storage(plan.storage)
+    storage = None if has_log else open_followed(plan.storage, plan.tracking, ours, None, show)
     if storage is not None:
-        log_is_new = not plan.log.is_file() or plan.log.stat().st_size == 0
-        check_study(storage, plan.study_name, log_is_new, plan.output)
+        check_study(storage, plan.study_name, True, plan.output)
     _make_output(plan)
     opened = study.open_study(plan.log, plan.study_name, plan.space, identity, plan.sampler, settings.seed, plan.pruner)
+    if has_log:  # only now nobody else has it, so that nobody else writes to what is moved aside
+        try:
+            storage = open_followed(plan.storage, plan.tracking, ours, plan.log, show)
+        except BaseException:
+            opened.close()
+            raise
 
     def connect() -> StorageSink:
         assert storage is not None
@@ -71,7 +78,7 @@ def _layout_of(where: dict[str, Any], settings: Settings) -> Layout | None:
     known = {field.name: where[field.name] for field in dataclasses.fields(Layout) if field.name in where}
     if not known or settings.lanes is not None or settings.devices is not None:
         return None
-    same = where["device"] == devices.fingerprint()["device"] and known["devices"] <= len(jax.local_devices())
+    same = where["device"] == fingerprint.of_machine()["device"] and known["devices"] <= len(jax.local_devices())
     return Layout(**known) if same else None
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
-from jaxdqn import devices
+from jaxdqn import fingerprint
 from jaxdqn.block import Block, Placement, Progress, empty_block, train_block
 from jaxdqn.config import Config, Layout
 from jaxdqn.hyperparams import KINDS, Hyperparams, defaults, stack
@@ -56,7 +56,7 @@ class Population:
         made = make_row.lower().compile()
         self.rows = [made() for _ in range(self.layout.rows)]
         program = hashlib.sha256(lowered.as_text().encode()).hexdigest()
-        self.fingerprint = {**devices.fingerprint(), "program": program}
+        self.fingerprint = {**fingerprint.of_machine(), "program": program}
         for row in range(self.layout.rows):  # memory that is short is short now
             self.rows[row], _ = self.compiled(self.seed, self.rows[row], *self._no_work())
         jax.block_until_ready(self.rows)

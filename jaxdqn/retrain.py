@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jaxdqn import confirm, devices, space
+from jaxdqn import compile_cache, confirm, devices, space
 from jaxdqn.confirm import Candidate, Confirmation
 from jaxdqn.cost import SPEEDS
 from jaxdqn.evaluate import Phase
@@ -103,6 +103,8 @@ def retrain(
     lanes = min(task.seeds, devices.choose_layout().lanes)
     layout = devices.choose_layout(lanes)
     show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")
+    if unused := compile_cache.use(devices.platform()):
+        show(unused)
     population = Population(config, layout, task.seed)
     compile_s = population.compile()
     candidate = Candidate(task.number, task.space.hyperparams({}), task.search_return)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import jax
 
-from jaxdqn import cost, devices, history, saved_agent, space
+from jaxdqn import compile_cache, cost, devices, history, saved_agent, space
 from jaxdqn.accounts import Accounts
 from jaxdqn.config import Config, Layout
 from jaxdqn.confirm import Fresh
@@ -67,6 +67,8 @@ def run(
     started = process_started or time.monotonic()
     stop = stop or threading.Event()
     plan, layout, settings, trials = opened.plan, opened.layout, opened.plan.settings, opened.study
+    if ignored := devices.ignored_gpu():
+        show(f"warning: {ignored}")
     if settings.lanes not in (None, layout.lanes):
         show(f"{settings.lanes} lanes do not divide into blocks over {layout.devices} devices: {layout.lanes} are used")
     if opened.restored:
@@ -166,6 +168,8 @@ def _compiled(opened: Opened, make_population: MakePopulation, show: Show) -> tu
     """Compile the population, with half of the lanes for as long as the devices' memory is too small."""
     layout, seconds = opened.layout, 0.0
     largest_block = cost.largest_block(opened.config, space.is_mixed(opened.plan.space), devices.platform())
+    if unused := compile_cache.use(devices.platform()):
+        show(unused)
     while True:
         show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")
         population = make_population(opened.config, layout, opened.plan.settings.seed)

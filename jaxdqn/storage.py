@@ -6,7 +6,7 @@ A storage numbers trials by insertion: they are written in number order, so that
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,9 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from jaxdqn.database import await_lock, make_ready, path_of
 from jaxdqn.follower import FINISHED, Conclusion, Trial
+from jaxdqn.journal import is_blank
 from jaxdqn.redact import hide_password
 
 STATES = {
@@ -27,6 +29,8 @@ STATES = {
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
+RESULTS = ("agents", "snapshots", "report", "report.html", "mlflow.db")  # of a sweep, besides its log and its storage
+_BUSY_S = 2.0, 10.0  # a locked SQLite file is waited for in a call: the first time, and while that goes on
 _NAMES = {state: name for name, state in STATES.items()} | {TrialState.WAITING: "waiting"}
 
 
@@ -53,6 +57,27 @@ def open_storage(url: str) -> BaseStorage:
     return storage
 
 
+def open_followed(
+    url: str | None, tracking: str | None, ours: Sequence[bool], log: Path | None, show: Callable[[str], None]
+) -> BaseStorage | None:
+    """Open the storage that follows a log; wait for it and for MLflow's database, and move them aside if damaged.
+
+    Args:
+        url: of the storage, None: there is none.
+        tracking: MLflow's URI, None: there is none.
+        ours: which of the two are ours, so that a damaged one may be written anew …
+        log: … from here; None: there is no log yet.
+        show: what the user is told.
+
+    Raises:
+        ValueError: one of them is locked or damaged, or the storage can't be opened.
+    """
+    for one, is_ours in zip((url, tracking), ours, strict=True):
+        if one is not None:
+            make_ready(one, log if is_ours else None, show)
+    return None if url is None else open_storage(url)
+
+
 def check_study(storage: BaseStorage, study_name: str, log_is_new: bool, output: Path) -> None:
     """Refuse a storage that already holds trials of a study whose log, in `output`, is new.
 
@@ -71,6 +96,26 @@ def check_study(storage: BaseStorage, study_name: str, log_is_new: bool, output:
             f"storage {_label(storage)} already holds study {study_name!r}, but its log is not in {str(output)!r}: "
             "choose another --study or the --output it was made with"
         )
+
+
+def check_log(log: Path) -> bool:
+    """Return whether a log is there that holds anything.
+
+    Raises:
+        ValueError: none is, but the results of a sweep that must have had one are.
+    """
+    if not is_blank(log):
+        return True
+    found = [name for name in RESULTS if _holds_anything(log.with_name(name))]
+    if found:
+        what = "holds no whole record" if log.exists() else "is not there"
+        there = f"{', '.join(found)} in {str(log.parent)!r} are an earlier sweep's"
+        raise ValueError(f"the log {log} {what}, but {there}: restore the log, or move the directory away")
+    return False
+
+
+def _holds_anything(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 class _Held(NamedTuple):
@@ -103,6 +148,9 @@ class StorageSink:
         """
         self._storage, self._name, self._distributions = storage, study_name, distributions
         self._directions = [StudyDirection[direction.upper()] for direction in directions]
+        self._file = path_of(_url(storage))
+        self._waits = False  # for another process that has locked the file
+        self._await_lock()
         self._study_id = self._find_or_create()
         trials = storage.get_all_trials(self._study_id, deepcopy=False)
         self._held = {trial.number: _held(trial) for trial in trials}
@@ -119,12 +167,21 @@ class StorageSink:
 
         Raises:
             ValueError: a trial is not ours, or a number before it is missing.
+            LockedError: another process holds the file.
         """
+        self._await_lock()
         try:
             for trial in trials:
                 self._write(trial)
         except StorageInternalError as error:
             raise RuntimeError(_reason(error, _url(self._storage))) from None
+
+    def _await_lock(self) -> None:
+        """Wait for a file that is locked: Optuna would try five times before it says so."""
+        if self._file is not None:
+            seconds, self._waits = _BUSY_S[self._waits], True
+            await_lock(self._file, seconds)
+            self._waits = False
 
     def close(self, conclusion: Conclusion | None = None) -> None:
         """Write what the sweep has come to; let go of the connections: the last one empties SQLite's log."""

@@ -210,8 +210,10 @@ def _run(given: dict[str, Any], as_json: bool) -> int:
 
     console = Console(stderr=as_json)
     try:
-        opened = open_plan(plan(Settings(**{field.name: given[field.name] for field in fields(Settings)})))
-        with SweepConsole(console, title_of(opened.plan), opened.plan.settings.trials) as shown:
+        planned = plan(Settings(**{field.name: given[field.name] for field in fields(Settings)}))
+        with SweepConsole(console, title_of(planned)) as shown:
+            opened = open_plan(planned, shown.show)
+            shown.trials = opened.plan.settings.trials
             result = run(opened, shown.show, stop, STARTED)
     except ValueError as error:
         refuse(str(error))

@@ -1,0 +1,121 @@
+"""Compiled programs are kept where only their user can write, or not at all."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from jaxdqn import compile_cache
+
+CHILD = """
+import jax, sys
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if "cache_hits" in name else None)
+from jaxdqn import compile_cache
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+assert compile_cache.use(sys.argv[1]) is None
+print(float(jax.jit(lambda x: (x @ x).sum())(jax.numpy.ones((3, 3)))), bool(hits))
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """JAX's settings, switched on, and what was set of them; nothing reaches JAX."""
+    known: dict[str, object] = {"jax_compilation_cache_dir": None, "jax_enable_compilation_cache": True}
+
+    class Config:
+        def __getattr__(self, name: str) -> object:
+            return known[name]
+
+        def update(self, name: str, value: object) -> None:
+            known[name] = value
+
+    monkeypatch.setattr(jax, "config", Config())
+    return known
+
+
+def test_programs_are_kept_in_a_directory_that_only_the_user_can_open(home: Path, settings: dict[str, object]) -> None:
+    assert compile_cache.use("gpu") is None
+    assert settings["jax_compilation_cache_dir"] == str(home / "jaxdqn" / "xla")
+    for path in (home / "jaxdqn", home / "jaxdqn" / "xla"):
+        assert path.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_that_others_can_write_to_is_not_used_and_said(home: Path, settings: dict[str, object]) -> None:
+    (home / "jaxdqn").mkdir(parents=True)
+    (home / "jaxdqn").chmod(0o777)
+    said = compile_cache.use("gpu")
+    assert said is not None
+    assert said.startswith("compiled programs are not kept for the next time: ")
+    assert str(home / "jaxdqn") in said
+    assert settings["jax_compilation_cache_dir"] is None
+
+
+def test_a_link_is_not_followed(home: Path, settings: dict[str, object], tmp_path: Path) -> None:
+    (home / "jaxdqn").mkdir(parents=True, mode=0o700)
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (home / "jaxdqn" / "xla").symlink_to(tmp_path / "elsewhere")
+    assert "is not a directory that only this user can open" in str(compile_cache.use("gpu"))
+    assert settings["jax_compilation_cache_dir"] is None
+
+
+def test_a_place_that_cannot_be_made_is_said(tmp_path: Path, home: Path, settings: dict[str, object]) -> None:
+    home.write_text("no directory")
+    assert str(home) in str(compile_cache.use("gpu"))
+    assert settings["jax_compilation_cache_dir"] is None
+
+
+def test_a_relative_place_is_the_home_directory(
+    tmp_path: Path, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "somewhere")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert compile_cache.use("gpu") is None
+    assert settings["jax_compilation_cache_dir"] == str(tmp_path / ".cache" / "jaxdqn" / "xla")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("jax_compilation_cache_dir", "/their/own"), ("jax_enable_compilation_cache", False)]
+)
+def test_what_the_user_has_chosen_stays(home: Path, settings: dict[str, object], name: str, value: object) -> None:
+    settings[name] = value
+    before = dict(settings)
+    assert compile_cache.use("gpu") is None
+    assert settings == before
+    assert not home.exists()
+
+
+def test_a_processor_whose_programs_are_reloaded_with_noise_goes_without(
+    home: Path, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compile_cache, "_reloads_quietly", lambda: False)
+    assert compile_cache.use("cpu") is None
+    assert settings["jax_compilation_cache_dir"] is None
+
+
+def test_the_oldest_programs_are_deleted_when_there_are_too_many(tmp_path: Path) -> None:
+    for age in range(6):
+        (tmp_path / f"program-{age}").write_bytes(bytes(100))
+        os.utime(tmp_path / f"program-{age}", (1_000 - age, 1_000 - age))
+    compile_cache.bound(tmp_path, 350)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["program-0", "program-1", "program-2"]
+
+
+@pytest.mark.slow
+def test_a_second_process_finds_the_program_of_the_first(home: Path) -> None:
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "true"}
+    platform = "cpu" if compile_cache._reloads_quietly() else "gpu"  # here all the same: one line of noise at most
+    said = [
+        subprocess.run([sys.executable, "-c", CHILD, platform], env=environment, capture_output=True, text=True).stdout
+        for _ in range(2)
+    ]
+    assert said == ["27.0 False\n", "27.0 True\n"]
