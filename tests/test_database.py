@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
-from jaxdqn import plan, run
+from jaxdqn import opening, plan, run
 from jaxdqn.database import LockedError, await_lock, examine, make_ready, path_of, set_aside
 from jaxdqn.journal import is_blank
 from jaxdqn.plan import Settings
@@ -177,7 +177,7 @@ def test_a_damaged_storage_is_kept_aside_and_written_anew_from_the_log(tmp_path:
     known = stored(path)
     DAMAGES[damage](path)
     damaged, said = path.read_bytes(), list[str]()
-    opened = run.open_plan(planned(tmp_path), said.append)
+    opened = opening.open_plan(planned(tmp_path), said.append)
     assert (tmp_path / "study.db.damaged").read_bytes() == damaged
     assert len(said) == 1
     assert "study.db is damaged (" in said[0]
@@ -192,7 +192,7 @@ def test_a_damaged_database_of_mlflow_is_kept_aside(tmp_path: Path) -> None:
     swept(tmp_path)
     garbage(tmp_path / "mlflow.db")
     said = list[str]()
-    run.open_plan(planned(tmp_path, storage="off", tracking=None), said.append).study.close()
+    opening.open_plan(planned(tmp_path, storage="off", tracking=None), said.append).study.close()
     assert (tmp_path / "mlflow.db.damaged").is_file()
     assert not (tmp_path / "mlflow.db").exists()
     assert "mlflow.db.damaged" in said[0]
@@ -206,7 +206,7 @@ def test_a_damaged_database_of_the_users_choice_is_refused_and_left_alone(tmp_pa
     chosen = {"storage": "off", name: url(path)}
     for _ in range(2):  # the log is free again
         with pytest.raises(ValueError, match=r"theirs\.db can't be opened, it is damaged: .*; it was left as it is"):
-            run.open_plan(planned(tmp_path, **chosen))
+            opening.open_plan(planned(tmp_path, **chosen))
     garbage(tmp_path / "expected")
     assert path.read_bytes() == (tmp_path / "expected").read_bytes()
 
@@ -214,15 +214,15 @@ def test_a_damaged_database_of_the_users_choice_is_refused_and_left_alone(tmp_pa
 def test_nothing_is_moved_where_there_is_no_log_to_write_it_anew_from(tmp_path: Path) -> None:
     garbage(tmp_path / "study.db")
     with pytest.raises(ValueError, match=r"study\.db can't be opened, it is damaged: file is not a database"):
-        run.open_plan(planned(tmp_path))
+        opening.open_plan(planned(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {"study.db", "one.toml"}
 
 
 def test_nothing_is_moved_while_another_sweep_runs(tmp_path: Path) -> None:
-    holder = run.open_plan(begun(tmp_path, storage="off"))
+    holder = opening.open_plan(begun(tmp_path, storage="off"))
     garbage(tmp_path / "study.db")
     with pytest.raises(ValueError, match="in use by process"):
-        run.open_plan(planned(tmp_path))
+        opening.open_plan(planned(tmp_path))
     assert not (tmp_path / "study.db.damaged").exists()
     holder.study.close()
 
@@ -232,7 +232,7 @@ def test_a_follower_says_that_its_file_is_locked_and_goes_on_when_it_is_free(
 ) -> None:
     monkeypatch.setattr("jaxdqn.storage._BUSY_S", (0.01, 0.02))
     swept(tmp_path, storage=None)
-    opened = run.open_plan(planned(tmp_path))
+    opened = opening.open_plan(planned(tmp_path))
     assert opened.connect_storage is not None
     sink = opened.connect_storage()
     trials = opened.study.trials()
@@ -261,7 +261,7 @@ def test_results_whose_log_is_gone_are_not_mixed_with_those_of_a_fresh_study(
         made.log.write_bytes({"empty": b"", "cut off": known[:30], "zeros": bytes(5_000)}[what])
     before = {path.name for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match=r"study\.log (holds no whole record|is not there), but agents in .*restore"):
-        run.open_plan(planned(tmp_path, storage=storage))
+        opening.open_plan(planned(tmp_path, storage=storage))
     assert {path.name for path in tmp_path.iterdir()} == before
     made.log.write_bytes(known)
     assert swept(tmp_path, storage=storage).counts["complete"] == TRIALS
@@ -272,7 +272,7 @@ def test_a_storage_whose_log_was_cut_off_in_its_first_record_is_not_taken_for_an
     made.log.write_bytes(made.log.read_bytes()[:30])
     shutil.rmtree(tmp_path / "agents")
     with pytest.raises(ValueError, match="already holds study 'one-CartPole-v1', but its log is not in"):
-        run.open_plan(planned(tmp_path))
+        opening.open_plan(planned(tmp_path))
     assert made.log.stat().st_size == 30
 
 
