@@ -12,6 +12,7 @@ from jaxdqn.evaluate import Phase
 from jaxdqn.events import Retrained
 from jaxdqn.lanes import Lanes
 from jaxdqn.plan import Settings
+from jaxdqn.result import Result
 from jaxdqn.space import Space
 from jaxdqn.stages import Stages
 from jaxdqn.study import Study, open_study
@@ -84,14 +85,19 @@ class Sweep:
         return sorted((trial, seed) for of, trial, seed in self.trained if of == phase)
 
 
-def swept(directory: Path, score: Score = score, **settings: Any) -> run.Result:
-    """The result of the whole command but for JAX, with its log, and what else the settings ask for."""
+def planned(directory: Path, **settings: Any) -> plan.Plan:
+    """The plan of a small sweep, with what else the settings ask for."""
     directory.mkdir(exist_ok=True)
     loaded(directory)
     off = {"storage": "off", "tracking": "off", "report": False}
     fresh = dict(zip(("confirm_top", "confirm_seeds", "verdict_seeds"), FRESH, strict=True))
     known = {"space": str(directory / "one.toml"), "output": directory, "trials": TRIALS, "sampler": "random"}
-    opened = opening.open_plan(plan.plan(Settings(**{**known, **off, **fresh, **settings})))
+    return plan.plan(Settings(**{**known, **off, **fresh, **settings}))
+
+
+def swept(directory: Path, score: Score = score, **settings: Any) -> Result:
+    """The result of the whole command but for JAX, with its log, and what else the settings ask for."""
+    opened = opening.open_plan(planned(directory, **settings))
     return run.run(
         opened, lambda _: None, make_population=lambda config, layout, _: StandIn(config, layout, score=score)
     )

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import pytest
 
-from jaxdqn import opening, plan, run
+from jaxdqn import opening, plan
 from jaxdqn.database import LockedError, await_lock, examine, make_ready, path_of, set_aside
 from jaxdqn.journal import is_blank
 from jaxdqn.plan import Settings
