@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -24,9 +25,15 @@ _PLAIN_EVERY_S = 10.0
 class SweepConsole:
     """Shows the events of a sweep."""
 
-    def __init__(self, console: Console, title: str, trials: int | None = None) -> None:
-        """Write to `console`; `trials` is how many there will be, if that is known."""
-        self.console, self.title, self.trials = console, title, trials
+    def __init__(
+        self,
+        console: Console,
+        title: str,
+        trials: int | None = None,
+        draw: Callable[[dict[str, str]], None] | None = None,
+    ) -> None:
+        """Write to `console`; `trials` is how many there will be, if that is known; `draw` shows figures elsewhere."""
+        self.console, self.title, self.trials, self._draw = console, title, trials, draw
         self._live: Live | None = None
         self._begun = False
         self._started = self._last_line = time.monotonic()
@@ -40,7 +47,7 @@ class SweepConsole:
     def _begin(self) -> None:
         self._begun = True
         self._print(self.title)
-        if self.console.is_terminal:
+        if self.console.is_terminal and self._draw is None:
             self._live = Live(console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
 
@@ -107,7 +114,9 @@ class SweepConsole:
         self._progress(figures, now)
 
     def _progress(self, figures: dict[str, str], now: float) -> None:
-        if self._live:
+        if self._draw:
+            self._draw(figures)
+        elif self._live:
             table = Table(show_header=False, box=None, pad_edge=False)
             for name, value in figures.items():
                 table.add_row(f"[dim]{name}[/]", escape(value))
@@ -146,8 +155,8 @@ def title_of(plan: Plan) -> str:
     return f"[bold]{escape(plan.study_name)}[/]: {escape(plan.space.env)}, {searched}, {' or '.join(budget)} an agent"
 
 
-def show_result(console: Console, result: Result, resume: str | None) -> None:
-    """Show how a sweep ended and what to type next."""
+def show_outcome(console: Console, result: Result) -> None:
+    """Show how a sweep ended."""
 
     def say(text: str = "") -> None:
         console.print(text, highlight=False, soft_wrap=True)
@@ -174,6 +183,15 @@ def show_result(console: Console, result: Result, resume: str | None) -> None:
             f"{result.plan.space.eval_episodes} greedy episodes of {result.plan.space.seeds} agent(s)"
         )
         show_hyperparams(console, result.hyperparams(), set(result.plan.space.searched))
+
+
+def show_result(console: Console, result: Result, resume: str | None) -> None:
+    """Show how a sweep ended and what to type next."""
+
+    def say(text: str = "") -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    show_outcome(console, result)
     say()
     output = result.plan.output
     if result.plan.settings.report and (output / "report.html").is_file():

@@ -5,6 +5,7 @@ XLA reads its settings once, when its backend starts, so `prepare` must come bef
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import warnings
@@ -31,6 +32,7 @@ def prepare(num_devices: int | None = None) -> None:
     """Make each core a device of its own that computes alone; let no GPU round its products to TF32.
 
     Two cores that train two blocks apart do more updates than one block spread over XLA's pool of threads.
+    Where the backend has started already, as in a notebook that is run again, it keeps the devices it has.
     """
     # The second: a GPU's kernels are chosen by rule, not by timing them, which comes out otherwise in each process.
     for flag, value in (("--xla_cpu_multi_thread_eigen", "false"), ("--xla_gpu_autotune_level", "0")):
@@ -38,7 +40,8 @@ def prepare(num_devices: int | None = None) -> None:
             os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}={value}".strip()
     # XLA's pool: a thread for each device, which it keeps while a segment runs, and one to hand out the next segments.
     os.environ.setdefault("NPROC", str((num_devices or cores()) + 1))
-    jax.config.update("jax_num_cpu_devices", num_devices or cores())
+    with contextlib.suppress(RuntimeError):  # the backend has started
+        jax.config.update("jax_num_cpu_devices", num_devices or cores())
     jax.config.update("jax_default_matmul_precision", "float32")
 
 

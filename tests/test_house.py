@@ -74,6 +74,9 @@ FLOORS = [
     "result",
     "run",
     "console",
+    "hosted",
+    "inline",
+    "notebook",
     "objectives",
     "quality",
     "comparison",
@@ -89,6 +92,8 @@ KNOWN_BY = {
     "plotly": {"figures"},
     "mlflow": {"tracking"},
     "flax": {"network"},
+    "IPython": {"inline"},
+    "google": {"hosted"},
     "optuna": {
         "space",
         "parzen",
