@@ -107,11 +107,11 @@ def mount_drive() -> Path:
         from google.colab import drive
 
         drive.mount(str(DRIVE))
+        ours = DRIVE / "MyDrive" / "jaxdqn"
+        ours.mkdir(exist_ok=True)
     except Exception as error:  # of whatever the service raises
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
-    if not (DRIVE / "MyDrive").is_dir():
-        raise ValueError(f"there is no {DRIVE / 'MyDrive'}")
-    return DRIVE / "MyDrive" / "jaxdqn"
+    return ours
 
 
 def carry_over(inputs: Path, runs: Path) -> list[Path]:
