@@ -203,7 +203,7 @@ def show_result(console: Console, result: Result, resume: str | None) -> None:
     if resume is None:
         say("every cell of the grid was trained")
         return
-    goes_on = "continue this study:" if result.stopped or result.counts["running"] else "search on:          "
+    goes_on = "search on:          " if result.done and not result.counts["running"] else "continue this study:"
     say(f"{goes_on} {escape(resume)}")
 
 

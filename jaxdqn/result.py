@@ -32,6 +32,7 @@ class Result:
     drain_s: float  # from there until all is written that follows the log
     compiles_after_start: int
     stopped: bool  # by a signal
+    done: bool  # nothing is left of what was asked for
     failures: list[str]  # of followers, a line each
 
     def hyperparams(self) -> dict[str, Any]:

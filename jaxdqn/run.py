@@ -115,7 +115,8 @@ def run(
         finally:
             followers.close(patience_s=STOPPED_PATIENCE_S)
         raise
-    ended, stopped = time.monotonic(), stop.is_set() and not stages.done
+    ended, done = time.monotonic(), stages.done
+    stopped = stop.is_set() and not done
     try:
         trials.close()
         conclusion, failures = _conclude(plan, stages, show, report=settings.report and not stopped)
@@ -142,6 +143,7 @@ def run(
         drain_s=time.monotonic() - ended,
         compiles_after_start=compiles.count,
         stopped=stopped,
+        done=done,
         failures=failures,
     )
 

@@ -193,7 +193,9 @@ def sweep(
 
 
 def _run(given: dict[str, Any], as_json: bool) -> int:
-    stop = stop_on_signals(LEAVE_AFTER_S, f"left without waiting; nothing is lost. It goes on with: {given['command']}")
+    stop = stop_on_signals(
+        LEAVE_AFTER_S, f"left without waiting, and nothing is lost\ncontinue this study: {given['command']}"
+    )
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported: the cores belong to the training
 
     from jaxdqn import devices as hardware
@@ -237,9 +239,9 @@ def _resume_command(result: Result) -> str | None:
     all_done = settings.trials is not None and finished >= settings.trials
     target, best = settings.target_return, result.best
     reached = target is not None and best is not None and best.value >= target and not result.plan.space.minimize
-    if all_done and result.plan.sampler == "grid":
+    if result.done and all_done and result.plan.sampler == "grid":
         return None
-    if not result.stopped and (all_done or reached):
+    if result.done and (all_done or reached):
         limits = ("--trials", "--target-return")
         words = [word for i, word in enumerate(words) if word not in limits and words[i - 1] not in limits]
         words = [word for word in words if not word.startswith(tuple(f"{limit}=" for limit in limits))]

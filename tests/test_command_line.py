@@ -401,7 +401,7 @@ def result(
     planned = plan.plan(dataclasses.replace(settings, storage="off", tracking="off"))
     counts = {"complete": finished, "pruned": 0, "failed": 0, "running": running}
     found = None if best is None else Best(0, best, {})
-    return SimpleNamespace(plan=planned, counts=counts, best=found, stopped=stopped)
+    return SimpleNamespace(plan=planned, counts=counts, best=found, stopped=stopped, done=not stopped)
 
 
 def test_the_command_that_goes_on_hides_its_password(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

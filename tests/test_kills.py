@@ -2,6 +2,11 @@
 
 import itertools
 import random
+import re
+import shlex
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -33,7 +38,7 @@ def test_a_sweep_killed_again_and_again_ends_as_if_it_had_been_left_alone(
             delay = moments.uniform(0.0, 4.0)
             try:
                 process.wait(delay)
-            except kills.subprocess.TimeoutExpired:
+            except subprocess.TimeoutExpired:
                 struck += kills.kill(process)
                 continue
         assert process.wait(600) == 0, said.read_text()
@@ -44,3 +49,34 @@ def test_a_sweep_killed_again_and_again_ends_as_if_it_had_been_left_alone(
     assert "running" not in {state for _, state, *_ in ends["trials"]}
     assert ends == alone
     assert not any(trouble in said.read_text() for trouble in ("came out differently", "can't be written", "Traceback"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["compiling", "best so far"])
+def test_a_signal_leaves_soon_with_the_command_that_goes_on(tmp_path: Path, moment: str) -> None:
+    said = tmp_path / "out.txt"
+    process = kills.start(tmp_path, "out", "--trials", "12")
+    while moment not in said.read_text():
+        assert process.poll() is None, said.read_text()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 130  # 10 seconds are promised; this machine may be busy
+    assert "Traceback" not in said.read_text()
+    printed = re.search(r"continue this study: (.+)", said.read_text())
+    assert printed is not None, said.read_text()
+    done = subprocess.run(shlex.split(printed[1]), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [number for number, *_ in kills.outcome(tmp_path / "out")["trials"]] == list(range(12))
+
+
+@pytest.mark.slow
+def test_the_second_signal_leaves_at_once(tmp_path: Path) -> None:
+    said = tmp_path / "out.txt"
+    process = kills.start(tmp_path, "out", "--trials", "12")
+    for what in ("compiling", "once more to leave at once"):
+        while what not in said.read_text():
+            assert process.poll() is None, said.read_text()
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+    assert process.wait(5) == 130
+    assert "Traceback" not in said.read_text()
