@@ -19,8 +19,8 @@ from optuna.storages.journal import BaseJournalBackend
 from jaxdqn import confirm, journal
 from jaxdqn.confirm import Confirmation, Fresh
 from jaxdqn.follower import Trial
+from jaxdqn.records import DESCRIPTION, IDENTITY, as_trial, recorded
 from jaxdqn.space import Space
-from jaxdqn.study import DESCRIPTION, IDENTITY, as_trial, recorded
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxdqn import cost, devices, files, fingerprint, grid, restoring, space, study
+from jaxdqn import cost, devices, files, fingerprint, grid, records, restoring, space, study
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS
 from jaxdqn.plan import Plan, Settings
@@ -64,7 +64,7 @@ def open_plan(plan: Plan, show: Callable[[str], None] = lambda _: None) -> Opene
 
     def connect() -> StorageSink:
         assert storage is not None
-        attributes = {study.IDENTITY: json.dumps(identity)}
+        attributes = {records.IDENTITY: json.dumps(identity)}
         directions = ("maximize", "minimize") if plan.space.minimize else ("maximize",)
         return StorageSink(storage, plan.study_name, plan.space.searched, attributes, directions)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from jaxdqn import backup, restoring, space, tracking
 from jaxdqn.pruner import PRUNERS
+from jaxdqn.samplers import SAMPLERS
 from jaxdqn.space import Space
-from jaxdqn.study import SAMPLERS
 
 OFF = "off"
 DEFAULT_PRUNER, DEFAULT_TRIALS = "halving", 64

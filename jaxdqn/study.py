@@ -10,58 +10,26 @@ import json
 import math
 import uuid
 import warnings
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
 from optuna.pruners import BasePruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from jaxdqn import recovery
 from jaxdqn.follower import FINISHED, Trial
-from jaxdqn.grid import GridSampler
 from jaxdqn.journal import Journal
 from jaxdqn.pruner import make as make_pruner
+from jaxdqn.records import DESCRIPTION, IDENTITY, LOG_ID, RETRAINED, as_trial, recorded
 from jaxdqn.recovery import Past
-from jaxdqn.sampler import BatchTPESampler
+from jaxdqn.samplers import BATCH_SAMPLERS, STOCK_SAMPLERS
 from jaxdqn.space import Space
 
-IDENTITY, LOG_ID, DESCRIPTION = "jaxdqn_identity", "jaxdqn_log", "jaxdqn_sweep"
-_RETRAINED = "jaxdqn_agent_"
 _SHOWN = 6  # differences named when a study is refused
-_ALWAYS = 2**31  # more start-up trials than a study can have
-
-
-class Batch(Protocol):
-    """A sampler that proposes many trials at once."""
-
-    def propose(
-        self, study: optuna.Study, search_space: dict[str, Any], numbers: Sequence[int]
-    ) -> list[dict[str, Any]]:
-        """Return the hyperparameters of the trials with these numbers."""
-
-
-BATCH_SAMPLERS: dict[str, Callable[[int, Space], Batch]] = {
-    "tpe": lambda seed, space: BatchTPESampler(seed=seed, search_space=space.searched),
-    "sobol": lambda seed, space: BatchTPESampler(seed=seed, search_space=space.searched, num_startup_trials=_ALWAYS),
-    "grid": lambda seed, space: GridSampler(space.searched, seed),
-}
-STOCK_SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {  # made anew for each trial, so that they repeat themselves
-    "optuna-tpe": lambda seed: TPESampler(seed=seed, multivariate=True, constant_liar=True),
-    "random": lambda seed: RandomSampler(seed=seed),
-}
-SAMPLERS = (*BATCH_SAMPLERS, *STOCK_SAMPLERS)
-_STATES = {
-    TrialState.COMPLETE: "complete",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-}
 
 
 class Asked(NamedTuple):
@@ -196,7 +164,7 @@ class Study:
 
     def record(self, phase: str, number: int, seed_index: int, result: dict[str, Any]) -> None:
         """Record what became of an agent of a trial that was trained anew."""
-        self._storage.set_study_user_attr(self._study._study_id, f"{_RETRAINED}{phase}_{number}_{seed_index}", result)
+        self._storage.set_study_user_attr(self._study._study_id, f"{RETRAINED}{phase}_{number}_{seed_index}", result)
 
     def recorded(self, phase: str) -> dict[tuple[int, int], dict[str, Any]]:
         """Return what was recorded of a phase, by trial and seed index."""
@@ -318,30 +286,6 @@ def open_study(
         journal.close(commit=False)
         raise
     return opened
-
-
-def recorded(attributes: dict[str, Any], phase: str) -> dict[tuple[int, int], dict[str, Any]]:
-    """Return the results of agents that are among a study's attributes, by trial and seed index."""
-    prefix, found = f"{_RETRAINED}{phase}_", {}
-    for key, result in attributes.items():
-        if key.startswith(prefix):
-            number, seed_index = map(int, key.removeprefix(prefix).split("_"))
-            found[number, seed_index] = result
-    return found
-
-
-def as_trial(trial: FrozenTrial) -> Trial:
-    """Return one of Optuna's trials as ours."""
-    return Trial(
-        number=trial.number,
-        state=_STATES[trial.state],
-        value=trial.values[0] if trial.values else None,
-        params=trial.params,
-        attributes=trial.user_attrs,
-        intermediate=trial.intermediate_values,
-        started=trial.datetime_start,
-        ended=trial.datetime_complete,
-    )
 
 
 def _differences(known: dict[str, Any], asked: dict[str, Any], path: str = "") -> list[str]:

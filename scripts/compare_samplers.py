@@ -152,7 +152,7 @@ def _words(name: str, text: str) -> list[str]:
 def _run(options: Options, console: Console, stopped: Callable[[], bool]) -> Comparison:
     """Run the studies that the table lacks, and write it after each; return all it then holds."""
     from jaxdqn import comparison, space
-    from jaxdqn.study import SAMPLERS
+    from jaxdqn.samplers import SAMPLERS
 
     path = options.output / TABLE
     found = comparison.read(path) if path.exists() else comparison.Comparison()

@@ -13,6 +13,7 @@ from typing import Any
 from jaxdqn import history, journal
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "sweep.py"
+TRIALS = 56
 SPACE = """
 env_steps = 12_000
 eval_episodes = 20
@@ -26,7 +27,7 @@ seeds = 2
 [hyperparameters]
 learning_rate = { low = 1e-4, high = 1e-2, log = true }
 batch_size = { choices = [32, 64] }
-gradient_steps = { choices = [2, 4] }
+gradient_steps = { choices = [6, 12] }
 warmup_steps = 200
 epsilon_decay_steps = 1_500
 target_period = 100
@@ -38,7 +39,7 @@ def start(directory: Path, output: str, *options: str) -> subprocess.Popen[str]:
     """Start the command in a process group of its own, with a space whose agents do learn."""
     (directory / "small.toml").write_text(SPACE)
     fresh = ["--confirm-top", "2", "--confirm-seeds", "3", "--verdict-seeds", "3"]
-    words = [sys.executable, str(SCRIPT), "--space", "small.toml", "--trials", "36", *fresh, "--no-report"]
+    words = [sys.executable, str(SCRIPT), "--space", "small.toml", "--trials", str(TRIALS), *fresh, "--no-report"]
     with (directory / f"{output}.txt").open("a") as said:
         return subprocess.Popen(
             [*words, "--output", output, *options],
