@@ -26,7 +26,8 @@ from jaxdqn.population import Population
 from jaxdqn.run import Compiling
 from jaxdqn.space import Space
 from jaxdqn.study import open_study
-from jaxdqn.sweep import Limits, sweep
+from jaxdqn.sweep import sweep
+from jaxdqn.trials import Limits
 
 LANES = 8  # few: each proposal then rests on more results
 TRIALS = 32  # of a study where the space has no small grid

@@ -30,7 +30,8 @@ from jaxdqn.plan import OFF, Settings, plan
 from jaxdqn.population import Population
 from jaxdqn.run import run
 from jaxdqn.study import open_study
-from jaxdqn.sweep import Limits, sweep
+from jaxdqn.sweep import sweep
+from jaxdqn.trials import Limits
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "sweep.py"
 

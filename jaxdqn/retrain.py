@@ -102,6 +102,8 @@ def retrain(
     config = space.config(task.space)
     lanes = min(task.seeds, devices.choose_layout().lanes)
     layout = devices.choose_layout(lanes)
+    if ignored := devices.ignored_gpu():
+        show(f"warning: {ignored}")
     show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")
     if unused := compile_cache.use(devices.platform()):
         show(unused)

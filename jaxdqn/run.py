@@ -28,7 +28,7 @@ from jaxdqn.reporting import report_on
 from jaxdqn.result import Result
 from jaxdqn.snapshot import Snapshots
 from jaxdqn.stages import Stages
-from jaxdqn.sweep import Limits
+from jaxdqn.trials import Limits
 
 Show = Callable[[str | Event], None]
 STOPPED_PATIENCE_S = 2.0  # that each follower gets when a signal has ended the sweep; the next run sends it the rest

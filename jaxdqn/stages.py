@@ -22,7 +22,8 @@ from jaxdqn.saved_agent import SavedAgent
 from jaxdqn.snapshot import Snapshots
 from jaxdqn.space import Space
 from jaxdqn.study import Study
-from jaxdqn.sweep import Limits, satisfied, sweep
+from jaxdqn.sweep import sweep
+from jaxdqn.trials import Limits, satisfied
 
 _LATEST = 64  # trials whose lives say how long the next ones will be
 _REPORT_S = 10.0  # that the report may take

@@ -16,7 +16,7 @@ from jaxdqn.result import Result
 from jaxdqn.space import Space
 from jaxdqn.stages import Stages
 from jaxdqn.study import Study, open_study
-from jaxdqn.sweep import Limits
+from jaxdqn.trials import Limits
 from tests.stand_in import StandIn
 
 LAYOUT = Layout(rows=2, devices=2, block=3)

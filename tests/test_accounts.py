@@ -12,7 +12,8 @@ from jaxdqn.hyperparams import defaults, stack
 from jaxdqn.lanes import Lanes
 from jaxdqn.population import Population
 from jaxdqn.study import open_study
-from jaxdqn.sweep import Limits, sweep
+from jaxdqn.sweep import sweep
+from jaxdqn.trials import Limits
 
 
 def test_shares_of_nothing_are_nothing() -> None:

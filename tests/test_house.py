@@ -54,6 +54,7 @@ FLOORS = [
     "samplers",
     "records",
     "study",
+    "trials",
     "events",
     "sweep",
     "confirm",

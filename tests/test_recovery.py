@@ -17,7 +17,8 @@ from jaxdqn.recovery import read
 from jaxdqn.snapshot import Snapshots
 from jaxdqn.space import Space
 from jaxdqn.study import Study, open_study
-from jaxdqn.sweep import Limits, sweep
+from jaxdqn.sweep import sweep
+from jaxdqn.trials import Limits
 from tests.stand_in import StandIn
 
 LAYOUT = Layout(rows=2, devices=2, block=3)

@@ -13,7 +13,7 @@ import pytest
 
 from jaxdqn.events import Resumed, Visited
 from jaxdqn.snapshot import Snapshots
-from jaxdqn.sweep import Limits
+from jaxdqn.trials import Limits
 from tests.test_recovery import LAYOUT, Sweep, lanes_of, outcome
 
 LIMITS = Limits(trials=30)

@@ -15,7 +15,8 @@ from jaxdqn.hyperparams import defaults
 from jaxdqn.lanes import Lanes
 from jaxdqn.space import Space
 from jaxdqn.study import Study, open_study
-from jaxdqn.sweep import Limits, _Scheduler, sweep
+from jaxdqn.sweep import _Scheduler, sweep
+from jaxdqn.trials import Limits
 from tests.stand_in import StandIn
 
 LAYOUT = Layout(rows=2, devices=2, block=3)

@@ -16,7 +16,8 @@ from jaxdqn.space import Space
 from jaxdqn.statistics import Interval, wilson
 from jaxdqn.storage import StorageSink
 from jaxdqn.study import open_study
-from jaxdqn.sweep import Limits, sweep
+from jaxdqn.sweep import sweep
+from jaxdqn.trials import Limits
 from tests.stand_in import StandIn
 
 TEXT = """
