@@ -102,4 +102,4 @@ class Accounts:
         told = {"ms_a_trial": 1e3 / self.trials} if self.trials else {}
         each = {f"{name[:-2]}_{unit}": factor * s for name, s in host.items() for unit, factor in told.items()}
         shares = {name: getattr(self, name) for name in ("wasted_updates", "idle_lanes", "device_imbalance")}
-        return {name: round(value, 4) for name, value in (host | each | shares).items()}
+        return {name: round(value, 4) for name, value in (host | each | shares | {"resume_s": self.resume_s}).items()}
