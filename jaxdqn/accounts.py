@@ -28,6 +28,7 @@ class Accounts:
     visit_s: float = 0.0  # all work at visits, once all rows are under way: the above, dispatch, the log's flush
     follower_wait_s: float = 0.0  # waiting for a follower whose queue was full
     resume_s: float = 0.0  # bringing the agents in flight to where an earlier process had left them
+    differing: int = 0  # validations that came out otherwise in agents brought back
     updates: int = 0  # gradient steps
     paid_updates: int = 0  # those the lanes went through, masked ones included
     lane_s: float = 0.0  # lanes × seconds
@@ -102,4 +103,6 @@ class Accounts:
         told = {"ms_a_trial": 1e3 / self.trials} if self.trials else {}
         each = {f"{name[:-2]}_{unit}": factor * s for name, s in host.items() for unit, factor in told.items()}
         shares = {name: getattr(self, name) for name in ("wasted_updates", "idle_lanes", "device_imbalance")}
-        return {name: round(value, 4) for name, value in (host | each | shares | {"resume_s": self.resume_s}).items()}
+        return {
+            name: round(value, 4) for name, value in (host | each | shares | {"resume_s": self.resume_s}).items()
+        } | {"differing": self.differing}

@@ -15,7 +15,7 @@ from rich.table import Table
 from jaxdqn.command_line import shell_word
 from jaxdqn.confirm import Confirmation
 from jaxdqn.evaluate import Phase
-from jaxdqn.events import Event, Resumed, Retrained, TrialEnded, Visited
+from jaxdqn.events import Differing, Event, Resumed, Retrained, TrialEnded, Visited
 from jaxdqn.plan import Plan
 from jaxdqn.result import Result
 
@@ -71,6 +71,11 @@ class SweepConsole:
             self._retrained(event)
         elif isinstance(event, Resumed):
             self._resumed(event)
+        elif isinstance(event, Differing):
+            what = "1 validation" if event.count == 1 else f"{event.count} validations"
+            self._print(
+                f"[bold red]warning: {what} of agents brought back came out differently; the recorded ones stand[/]"
+            )
         else:
             now = time.monotonic()
             if self._before is None:
@@ -88,11 +93,6 @@ class SweepConsole:
             self._progress(figures, time.monotonic())
         elif event.num_agents:
             self._print(f"{agents} in flight brought back to where they were in {event.seconds:.1f} s")
-            if event.differing:
-                self._print(
-                    f"[bold]warning:[/] {event.differing} of their validations came out differently; "
-                    "the recorded ones stand"
-                )
 
     def _retrained(self, event: Retrained) -> None:
         if event.phase is not self._phase:

@@ -62,8 +62,14 @@ class Resumed:
     total: int  # … of so many
     over: bool = False  # all are where they were
     seconds: float = 0.0
-    differing: int = 0  # recorded validations that were computed again and are others: the recorded ones stand
     changed: tuple[str, ...] = ()  # what results depend on and is not as it was: the agents start over
 
 
-Event: TypeAlias = TrialEnded | Visited | Retrained | Resumed
+@dataclass(frozen=True)
+class Differing:
+    """Validations of agents brought back are not as an earlier process recorded them; the recorded ones stand."""
+
+    count: int  # so far
+
+
+Event: TypeAlias = TrialEnded | Visited | Retrained | Resumed | Differing

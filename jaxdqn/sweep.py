@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxdqn import recovery, space
 from jaxdqn.config import Layout
-from jaxdqn.events import Event, Resumed, TrialEnded, Visited
+from jaxdqn.events import Differing, Event, Resumed, TrialEnded, Visited
 from jaxdqn.host_agent import Agent
 from jaxdqn.lanes import Lanes, mean_over
 from jaxdqn.snapshot import Snapshots
@@ -59,6 +59,7 @@ class _Scheduler:
         self.reserve = _reserve(searched, self.layout)
         self.open: dict[int, tuple[Asked, list[Agent]]] = {}  # trials whose agents are not all scored
         self.reported: dict[int, int] = {}  # rungs of open trials that are in the log
+        self.unchecked: dict[int, dict[int, float]] = {}  # of them, those to be compared when they are known again
         self.next_row = 0
         self.first_segment = time.monotonic()
 
@@ -100,8 +101,8 @@ class _Scheduler:
             for done, total in recovery.replay(self.lanes, past, agents, saved):
                 yield Resumed(in_flight, done, total)
             self.accounts.resume_s += time.monotonic() - begun
-            seconds, differing = self.accounts.resume_s, self._differing()
-            yield Resumed(in_flight, done, total, over=True, seconds=seconds, differing=differing)
+            self.unchecked = {trial: dict(self.study.trial(trial).intermediate) for trial in self.open}
+            yield Resumed(in_flight, done, total, over=True, seconds=self.accounts.resume_s)
             self.next_row = (past.segments[-1].row + 1) % self.layout.rows if past.segments else 0
         else:
             if past.where and in_flight:
@@ -115,14 +116,12 @@ class _Scheduler:
         for trial in [number for number, (_, open_) in self.open.items() if all(agent.ended for agent in open_)]:
             self._judge(trial)
 
-    def _differing(self) -> int:
-        """Count the validations of open trials that are not as they were recorded."""
-        count = 0
-        for trial, (_, agents) in self.open.items():
-            recorded = self.study.trial(trial).intermediate
-            known = [(recorded[rung], i) for i, rung in enumerate(self.rungs) if rung in recorded]
-            count += sum(self._mean_over(agents, i) != value for value, i in known)
-        return count
+    def _check(self, trial: int) -> None:
+        """Count the validations that are not as an earlier process recorded them, once they are known again."""
+        recorded, agents = self.unchecked.get(trial, {}), self.open[trial][1]
+        for index, rung in enumerate(self.rungs):
+            if rung in recorded and (value := self._mean_over(agents, index)) is not None:
+                self.accounts.differing += value != recorded.pop(rung)
 
     def _mean_over(self, agents: list[Agent], index: int) -> float | None:
         return mean_over(agents, index, self.diverged_return)
@@ -136,6 +135,7 @@ class _Scheduler:
             self.study.at(self.lanes.visits)
             if self.snapshots:
                 self.snapshots.visit(row, self.lanes)
+            before = self.accounts.differing
             told = [event for trial in dict.fromkeys(agent.trial for agent in seen) if (event := self._judge(trial))]
             for agent in seen:
                 if agent.ended and agent.trial in self.open:
@@ -148,12 +148,15 @@ class _Scheduler:
             changed = self.study.commit()
         self.next_row = (row + 1) % self.layout.rows
         yield from told
+        if self.accounts.differing > before:
+            yield Differing(self.accounts.differing)
         seconds, counts, best = time.monotonic() - self.first_segment, self.study.counts(), self.study.best()
         updates = self.accounts.updates
         yield Visited(changed, counts, best, self.lanes.num_busy, self.lanes.env_steps, updates, seconds)
 
     def _judge(self, trial: int) -> TrialEnded | None:
         """Report the rungs that all agents of a trial have reached, prune it there; tell it if all have ended."""
+        self._check(trial)
         asked, agents = self.open[trial]
         all_ended = all(agent.ended for agent in agents)
         for index in range(self.reported[trial], len(self.rungs)):

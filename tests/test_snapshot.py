@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxdqn.events import Resumed, Visited
+from jaxdqn.events import Differing, Resumed, Visited
 from jaxdqn.snapshot import Snapshots
 from jaxdqn.trials import Limits
 from tests.test_recovery import LAYOUT, Sweep, lanes_of, outcome
@@ -43,7 +43,10 @@ def cut_off(directory: Path, visits: int) -> list[Any]:
 
 def resumed(directory: Path, saved: Snapshots) -> tuple[Sweep, list[Resumed]]:
     run = Sweep(directory, seeds=2)
-    events = [event for event in run.run(LIMITS, saved) if isinstance(event, Resumed)]
+    events: list[Resumed] = []
+    for event in run.run(LIMITS, saved):
+        assert not isinstance(event, Differing)
+        events += [event] if isinstance(event, Resumed) else []
     saved.close(keep=False)
     return run, events
 
