@@ -9,12 +9,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import typer
 
 from jaxdqn.redact import hide_password
+
+MAX_LINE = 4_000  # characters of an error
 
 
 def main(*functions: Callable[..., Any], epilog: str | None = None) -> NoReturn:
@@ -45,7 +47,8 @@ def main(*functions: Callable[..., Any], epilog: str | None = None) -> NoReturn:
 
 def refuse(reason: str, status: int = 2) -> NoReturn:
     """End the process with one line that says why."""
-    print(f"error: {hide_password(' '.join(reason.split()))}", file=sys.stderr)
+    line = hide_password(" ".join(reason.split()))
+    print(f"error: {line if len(line) <= MAX_LINE else f'{line[:MAX_LINE]}…'}", file=sys.stderr)
     sys.exit(status)
 
 
@@ -92,6 +95,18 @@ def shell_word(text: Any) -> str:
     return shlex.quote(hide_password(str(text)))
 
 
-def typed() -> str:
-    """Return the command as it was typed, without passwords."""
-    return " ".join(map(shell_word, sys.orig_argv))
+def typed(options: Iterable[str] = ()) -> str:
+    """Return the command as it was typed, without passwords: without the `options` that hold one."""
+    return " ".join(map(shell_word, without_passwords(sys.orig_argv, options)))
+
+
+def without_passwords(words: list[str], options: Iterable[str]) -> list[str]:
+    """Return the words of a command without those of the `options` whose values hold a password."""
+    kept: list[str] = []
+    for word in words:
+        own, before = word.partition("=")[0] in options, kept[-1:] and kept[-1] in options
+        if hide_password(word) == word or not (own or before):
+            kept.append(word)
+        elif not own:
+            kept.pop()
+    return kept

@@ -183,7 +183,10 @@ def read(path: Path) -> Comparison:
             raise ValueError("the columns are others")
         cells = [line.split("\t") for line in lines]
         rows = [Row(s, who, int(seed), int(n), float(value), int(steps)) for s, who, seed, n, value, _, steps in cells]
+        np.array([row.env_steps for row in rows], np.int64)
         found = Comparison(setups, rows)
+        if sum(setups[space].trials for space, _, _ in {row[:3] for row in rows}) != len(rows):
+            raise ValueError("a study is not whole")
         expected = [
             (space, sampler, seed, trial)
             for (space, sampler, seed) in dict.fromkeys(row[:3] for row in rows)
@@ -191,6 +194,6 @@ def read(path: Path) -> Comparison:
         ]
         if [row[:4] for row in rows] != expected:
             raise ValueError("a study is not whole")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{str(path)!r} is no table of a comparison: {error}") from error
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxdqn.confirm import Confirmation
 from jaxdqn.evaluate import Phase
 from jaxdqn.events import Differing, Event, Resumed, Retrained, TrialEnded, Visited
 from jaxdqn.plan import Plan
+from jaxdqn.redact import hide_password
 from jaxdqn.result import Result
 
 _PLAIN_EVERY_S = 10.0
@@ -185,8 +186,8 @@ def show_outcome(console: Console, result: Result) -> None:
         show_hyperparams(console, result.hyperparams(), set(result.plan.space.searched))
 
 
-def show_result(console: Console, result: Result, resume: str | None) -> None:
-    """Show how a sweep ended and what to type next."""
+def show_result(console: Console, result: Result, resume: str | None, lacks: Sequence[str] = ()) -> None:
+    """Show how a sweep ended and what to type next; `lacks` says what that command needs from the environment."""
 
     def say(text: str = "") -> None:
         console.print(text, highlight=False, soft_wrap=True)
@@ -199,12 +200,16 @@ def show_result(console: Console, result: Result, resume: str | None) -> None:
     if result.confirmed:
         say(f"let the winner play: python scripts/evaluate.py --output {escape(shell_word(output))}")
     if result.plan.tracking and not result.plan.tracking.startswith("http"):
-        say(f"look at all trials:  mlflow ui --backend-store-uri {escape(shell_word(result.plan.tracking))}")
+        uri = result.plan.tracking
+        shown = shell_word(uri) if hide_password(uri) == uri else '"$JAXDQN_TRACKING"'
+        say(f"look at all trials:  mlflow ui --backend-store-uri {escape(shown)}")
     if resume is None:
         say("every cell of the grid was trained")
         return
     goes_on = "search on:          " if result.done and not result.counts["running"] else "continue this study:"
     say(f"{goes_on} {escape(resume)}")
+    for line in lacks:
+        say(f"{'':20} {line}")
 
 
 def show_hyperparams(console: Console, hyperparams: dict[str, Any], searched: set[str]) -> None:

@@ -18,6 +18,8 @@ import numpy as np
 from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxdqn.redact import short
+
 MAX_OBS_SIZE = 1_024
 
 PERFECT_RETURN = {"CartPole-v1": 500.0}  # the largest return of an episode, where one is known
@@ -57,7 +59,7 @@ def make(name: str) -> Environment:
     if name not in known:
         near = difflib.get_close_matches(name, known, 1, 0.5)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-        raise ValueError(f"unknown environment {name!r}: {hint}")
+        raise ValueError(f"unknown environment {short(name)}: {hint}")
     try:
         env, params = gymnax.make(name)
     except Exception as error:  # some environments need files or packages that are not there

@@ -9,12 +9,15 @@ import secrets
 import time
 from pathlib import Path
 
+_UMASK = os.umask(0o077)  # which can't be read without being set: once, before there are threads
+os.umask(_UMASK)
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a reader, or a crash at any moment, finds the old one or the new one and never a part."""
     written = stage(path, content)
     try:
-        os.replace(written, path)
+        publish(written, path)
     except BaseException:
         written.unlink(missing_ok=True)
         raise
@@ -22,10 +25,13 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def stage(path: Path, content: bytes) -> Path:
-    """Put the content of a file on the disk beside it, under a name that nothing else has; return that name."""
+    """Put the content of a file on the disk beside it, under a name that nothing else has; return that name.
+
+    Until it is published nobody else may read it.
+    """
     beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        with beside.open("xb") as file:
+        with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -42,6 +48,12 @@ def sweep_away(directory: Path, older_than_s: float = 60.0) -> None:
             left = re.fullmatch(r"\.[0-9a-f]{16}\.tmp", path.name) and path.is_file() and not path.is_symlink()
             if left and time.time() - path.stat().st_mtime > older_than_s:
                 path.unlink()
+
+
+def publish(staged: Path, path: Path) -> None:
+    """Give a staged file its name, and the mode that the user's files have."""
+    staged.chmod(0o666 & ~_UMASK)
+    os.replace(staged, path)
 
 
 def read_at_most(path: Path, limit: int) -> bytes:

@@ -6,6 +6,7 @@ Takes no lock and changes nothing, so it works beside a running sweep and after 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,11 +17,17 @@ from optuna.distributions import json_to_distribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 
-from jaxdqn import confirm, journal
+from jaxdqn import confirm, environment, journal
 from jaxdqn.confirm import Confirmation, Fresh
 from jaxdqn.follower import Trial
+from jaxdqn.hyperparams import check_value
 from jaxdqn.records import DESCRIPTION, IDENTITY, as_trial, recorded
-from jaxdqn.space import Space
+from jaxdqn.redact import short
+from jaxdqn.space import Space, check_setting
+
+_MAX_SEEDS = 10_000
+_COUNTS = ("env_steps", "updates", "num_parameters")
+_LISTS = ("returns", "env_steps", "updates")  # of a trial, a number a seed
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ def read(output: Path) -> History:
         ValueError: there is none, or it can't be read.
     """
     log = output / "study.log"
-    if not log.is_file():
+    if not os.path.isfile(log):  # which is false, too, of a name that is none
         raise ValueError(f"{str(output)!r} holds no sweep: there is no study.log in it; scripts/sweep.py makes one")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -67,18 +74,20 @@ def read(output: Path) -> History:
         names = optuna.get_all_study_names(storage)
         if len(names) != 1:
             raise ValueError(f"it holds {len(names)} studies")
-        name = names[0]
-        study = optuna.load_study(storage=storage, study_name=name)
+        study = optuna.load_study(storage=storage, study_name=names[0])
         attributes = study.user_attrs
         identity = json.loads(attributes[IDENTITY])
         description = attributes.get(DESCRIPTION, {})
         space = _space(identity, description)
         trials = [as_trial(trial) for trial in study.get_trials(deepcopy=False)]
-        return History(name, space, int(identity["seed"]), trials, description, attributes)
+        history = History(str(names[0]), space, int(identity["seed"]), trials, description, attributes)
+        _check(history)
+        return history
     except OSError as error:
         raise ValueError(f"the log {str(log)!r} can't be read: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"the log {str(log)!r} is none of this version's: {error}") from error
+    except Exception as error:  # of Optuna, which replays whatever the records say
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"the log {str(log)!r} is none of this version's: {reason[:500]}") from error
 
 
 def fresh_seeds(history: History) -> tuple[list[Confirmation], Confirmation | None]:
@@ -94,7 +103,44 @@ def _space(identity: dict[str, Any], description: dict[str, Any]) -> Space:
     """Return the space that an identity was made of."""
     domains = identity["hyperparameters"]
     searched = {name: json_to_distribution(json.dumps(x)) for name, x in domains.items() if isinstance(x, dict)}
-    fixed = {name: x for name, x in domains.items() if not isinstance(x, dict)}
-    known = {field.name: identity[field.name] for field in fields(Space) if field.name in identity}
-    given = {"name": description.get("space", "space"), "solved_return": description.get("solved_return")}
-    return Space(**{**known, **given, "rungs": tuple(identity["rungs"]), "searched": searched, "fixed": fixed})
+    fixed = {name: check_value(name, x) for name, x in domains.items() if not isinstance(x, dict)}
+    known = {**identity, "solved_return": description.get("solved_return")}
+    names = [field.name for field in fields(Space) if field.name in known and field.name != "rungs"]
+    settings = {name: check_setting(name, known[name]) for name in names if known[name] is not None}
+    rungs = tuple(int(rung) for rung in identity["rungs"])
+    space = Space(str(description.get("space", "space")), **settings, rungs=rungs, searched=searched, fixed=fixed)
+    environment.make(space.env)
+    for name, domain in searched.items():
+        inside = domain._asdict()
+        for value in inside.get("choices") or (inside["low"], inside["high"]):
+            check_value(name, value)
+        hash(domain)  # a step that is a list has none
+    return space
+
+
+def _check(history: History) -> None:
+    """Raise ValueError where something has another form than a sweep gives it."""
+    for name in ("confirm_top", "confirm_seeds", "verdict_seeds"):
+        if not 0 <= int(history.description.get(name, 0)) <= _MAX_SEEDS:
+            raise ValueError(f"{name} = {short(history.description[name])}")
+    if not isinstance(history.description.get("commands", []), list):
+        raise ValueError("its commands are no list")
+    for trial in history.trials:
+        known = {"value": [trial.value], **{name: trial.attributes.get(name, []) for name in _LISTS}}
+        known |= {"rung": list(trial.intermediate.values())}
+        if trial.state == "complete":
+            history.space.hyperparams(trial.params)
+            known["num_parameters"] = [trial.attributes["num_parameters"]] if history.space.minimize else []
+        _check_numbers(f"trial {trial.number}", known)
+    for phase in ("confirm", "verdict"):
+        for (number, seed_index), result in history.recorded(phase).items():
+            known = {name: [result[name]] for name in ("mean_return", "env_steps", "updates")}
+            _check_numbers(f"seed {seed_index} of trial {number}", known)
+            result["lanes"]
+
+
+def _check_numbers(whose: str, known: dict[str, Any]) -> None:
+    for name, values in known.items():
+        fits = isinstance(values, list) and all(isinstance(x, int | float | None) for x in values)
+        if not fits or (None in values and name in _COUNTS):
+            raise ValueError(f"{whose}: {name} = {short(values)}: numbers are expected")

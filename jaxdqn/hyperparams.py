@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from jaxdqn.redact import short
+
 # A traced scalar on the device; on the host a Python number, or an array with one value a lane.
 Scalar: TypeAlias = Any
 
@@ -82,7 +84,7 @@ def check_value(name: str, value: Any) -> float | int | bool:
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
     fits = isinstance(value, bool) if kind.type is bool else numeric and kind.low <= value <= kind.high
     if not fits or (kind.type is int and value != int(value)):
-        raise ValueError(f"{name} = {value!r} is not allowed: {allowed}")
+        raise ValueError(f"{name} = {short(value)} is not allowed: {allowed}")
     return kind.type(value)
 
 

@@ -280,7 +280,7 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if isinstance(record, dict) and all(isinstance(record.get(key), int) for key in ("op_code", "synced")):
         return record

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jaxdqn import backup, restoring, space, tracking
 from jaxdqn.pruner import PRUNERS
+from jaxdqn.redact import short
 from jaxdqn.samplers import SAMPLERS
 from jaxdqn.space import Space
 
@@ -18,6 +19,7 @@ OFF = "off"
 DEFAULT_PRUNER, DEFAULT_TRIALS = "halving", 64
 SAVE_AGENTS = ("confirmed", "all")
 MAX_SEED = 2**31 - 1
+_UNSAFE = re.compile(r"\.$|^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)", re.IGNORECASE)  # on Windows
 _COUNTS = (
     ("trials", 1, 10**7),
     ("seeds", 1, 10_000),
@@ -110,11 +112,11 @@ def plan(settings: Settings) -> Plan:
         if not 0 <= value < float("inf"):
             raise ValueError(f"--{name.replace('_', '-')} {value:g} is not allowed: a number, 0 or above")
     if settings.sampler is not None and settings.sampler not in SAMPLERS:
-        raise ValueError(f"--sampler {settings.sampler!r} is not allowed: {', '.join(SAMPLERS)}")
+        raise ValueError(f"--sampler {short(settings.sampler)} is not allowed: {', '.join(SAMPLERS)}")
     if settings.pruner is not None and settings.pruner not in PRUNERS:
-        raise ValueError(f"--pruner {settings.pruner!r} is not allowed: {', '.join(PRUNERS)}")
+        raise ValueError(f"--pruner {short(settings.pruner)} is not allowed: {', '.join(PRUNERS)}")
     if settings.save_agents not in SAVE_AGENTS:
-        raise ValueError(f"--save-agents {settings.save_agents!r} is not allowed: {', '.join(SAVE_AGENTS)}")
+        raise ValueError(f"--save-agents {short(settings.save_agents)} is not allowed: {', '.join(SAVE_AGENTS)}")
     overrides = {name: getattr(settings, name) for name in ("env", "episodes", "env_steps", "eval_episodes", "seeds")}
     chosen = space.load(settings.space, **overrides)
     if chosen.minimize:
@@ -130,7 +132,7 @@ def plan(settings: Settings) -> Plan:
         raise ValueError(f"--pruner {settings.pruner} needs rungs: space {chosen.name!r} has none to judge trials at")
     name = settings.study if settings.study is not None else f"{chosen.name}-{chosen.env}"
     if not name.strip() or len(name) > 200 or not name.isprintable():
-        raise ValueError(f"--study {name!r} is not allowed: 1 to 200 printable characters")
+        raise ValueError(f"--study {short(name)} is not allowed: 1 to 200 printable characters")
     output = settings.output or Path("runs") / slug(name)
     check_writable(output)
     if settings.backup_to is not None:
@@ -153,8 +155,11 @@ def plan(settings: Settings) -> Plan:
 
 
 def slug(name: str) -> str:
-    """Return a directory name for a study name: itself where that is safe, else a cleaned one with a hash."""
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+    """Return a directory name for a study name: itself where that is safe, else a cleaned one with a hash.
+
+    Names that differ in case only are kept: where that is the same directory, the log says that it is another study's.
+    """
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) and not _UNSAFE.search(name):
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '-', name).strip('-')[:60] or 'study'}-{digest}"
@@ -162,6 +167,13 @@ def slug(name: str) -> str:
 
 def check_writable(output: Path) -> None:
     """Raise ValueError if files can't be written into a directory, which need not be there yet."""
+    try:
+        output.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # it is made later on
+    except (OSError, ValueError) as error:  # a name too long, or none at all
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"output directory {short(str(output))} can't be written: {reason}") from error
     there = output.absolute()
     while not os.path.lexists(there):
         there = there.parent
@@ -170,4 +182,11 @@ def check_writable(output: Path) -> None:
 
 
 def _sqlite_url(path: Path) -> str:
-    return f"sqlite:///{path.absolute().as_posix()}"
+    """Return the URL of a database; libraries differ in what they make of a path that has to be quoted in it."""
+    there = path.absolute().as_posix()
+    if re.search(r"[?%{}]", there):
+        wanted = "another --output, or --storage and --tracking"
+        raise ValueError(
+            f"{short(there)} can't be a database: ?, %, {{ and }} mean something in its URL; give {wanted}"
+        )
+    return f"sqlite:///{there}"

@@ -41,9 +41,9 @@ def check(env: str, path: Path) -> None:
         raise ValueError(f"environment {env!r} can't be drawn: {_ENV} can")
     if path.suffix.lower() != ".gif":
         raise ValueError(f"{str(path)!r} is no name for an animation: it ends in .gif")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ValueError(f"{str(path)!r} can't be written: it is a directory")
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+    if not os.path.isdir(path.parent) or not os.access(path.parent, os.W_OK | os.X_OK):
         raise ValueError(f"{str(path)!r} can't be written: {str(path.parent)!r} is no writable directory")
 
 

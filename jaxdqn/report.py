@@ -35,7 +35,7 @@ def write_report(output: Path, data: ReportData) -> list[Path]:
             write_whole(folder / f"{name}.png", drawn[name])
         else:
             (folder / f"{name}.png").unlink(missing_ok=True)
-    write_whole(page, render(data).encode("utf-8"))
+    write_whole(page, render(data).encode("utf-8", "backslashreplace"))
     return [page, *(folder / f"{name}.png" for name in drawn)]
 
 

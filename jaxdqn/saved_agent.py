@@ -51,9 +51,10 @@ import safetensors.numpy
 
 from jaxdqn import environment
 from jaxdqn.config import Config
-from jaxdqn.files import flush_directory, read_at_most, stage, write_whole
+from jaxdqn.files import flush_directory, publish, read_at_most, stage, write_whole
 from jaxdqn.hyperparams import Hyperparams, check_value
 from jaxdqn.network import Params
+from jaxdqn.redact import short
 
 FORMAT, FORMAT_VERSION = "jaxdqn agent", 1
 MAX_JSON_BYTES = 1_000_000
@@ -158,9 +159,9 @@ def save(path: Path | str, agent: SavedAgent) -> Path:
         staged += [stage(weights, content)]
         staged += [stage(about, text)]
         about.unlink(missing_ok=True)
-        os.replace(staged[0], weights)
+        publish(staged[0], weights)
         flush_directory(about.parent)
-        os.replace(staged[1], about)
+        publish(staged[1], about)
         flush_directory(about.parent)
     finally:
         for left in staged:
@@ -195,12 +196,12 @@ def check(agent: SavedAgent, tensors: dict[str, np.ndarray]) -> None:
         raise ValueError(f"normalisation does not fit normalize_obs = {agent.hyperparams.normalize_obs}: {needed}")
     for name, values in (("mean", agent.obs_mean), ("std", agent.obs_std)):
         if agent.obs_mean and (len(values) != env.obs_size or not all(map(math.isfinite, values))):
-            raise ValueError(f"normalisation.{name} = {values!r} is not allowed: {env.obs_size} finite numbers")
+            raise ValueError(f"normalisation.{name} = {short(values)} is not allowed: {env.obs_size} finite numbers")
     if not all(value > 0 for value in agent.obs_std):
-        raise ValueError(f"normalisation.std = {agent.obs_std!r} is not allowed: numbers above 0")
+        raise ValueError(f"normalisation.std = {short(agent.obs_std)} is not allowed: numbers above 0")
     for name in ("mean_return", "std_return"):
         if not _is_number(agent.scores.get(name, 0.0)):
-            raise ValueError(f"scores.{name} = {agent.scores[name]!r} is not allowed: a finite number")
+            raise ValueError(f"scores.{name} = {short(agent.scores[name])} is not allowed: a finite number")
     shapes = _shapes(agent)
     if tensors.keys() != shapes.keys():
         raise ValueError(f"tensors {', '.join(sorted(tensors))} are not allowed: {', '.join(sorted(shapes))}")
@@ -231,6 +232,13 @@ def find(output: Path, trial: int | None = None) -> list[Path]:
     Raises:
         ValueError: there are none; says what there is.
     """
+    try:
+        return _find(output, trial)
+    except OSError as error:
+        raise ValueError(f"{str(output)!r} can't be read: {error.strerror or error}") from error
+
+
+def _find(output: Path, trial: int | None) -> list[Path]:
     agents = output / "agents"
     if not output.is_dir():
         raise ValueError(f"{str(output)!r} is no directory: give the --output of a sweep")
@@ -286,9 +294,9 @@ def _network(agent: SavedAgent) -> dict[str, Any]:
 def _load(about: Path) -> SavedAgent:
     content = _object(read_at_most(about, MAX_JSON_BYTES))
     if content.get("format") != FORMAT:
-        raise ValueError(f"format = {content.get('format')!r} is not allowed: {FORMAT!r}")
+        raise ValueError(f"format = {short(content.get('format'))} is not allowed: {FORMAT!r}")
     if content.get("format_version") != FORMAT_VERSION or isinstance(content["format_version"], bool):
-        raise ValueError(f"format_version = {content.get('format_version')!r} is not known: {FORMAT_VERSION} is")
+        raise ValueError(f"format_version = {short(content.get('format_version'))} is not known: {FORMAT_VERSION} is")
     env = _take(content, "environment", str)
     environment.make(env)
     hyperparams = _hyperparams(_take(content, "hyperparameters", dict))
@@ -305,8 +313,8 @@ def _load(about: Path) -> SavedAgent:
     )
     if content.get("network") != _network(agent):
         raise ValueError(
-            f"network = {_short(content.get('network'))} does not fit {env} and its hyperparameters: "
-            f"{_short(_network(agent))} does"
+            f"network = {short(content.get('network'))} does not fit {env} and its hyperparameters: "
+            f"{short(_network(agent))} does"
         )
     tensors = _tensors(about, _take(content, "weights", dict), agent)
     check(agent, tensors)
@@ -320,10 +328,11 @@ def _tensors(about: Path, weights: dict[str, Any], agent: SavedAgent) -> dict[st
     """Read, compare and parse the file of weights; nothing of it is looked at before its hash is right."""
     name, expected = _take(weights, "file", str), _take(weights, "sha256", str)
     if name in ("", ".", "..") or Path(name).name != name or "\\" in name:
-        raise ValueError(f"weights.file = {name!r} is not allowed: the bare name of a file in the same directory")
+        raise ValueError(f"weights.file = {short(name)} is not allowed: the bare name of a file in the same directory")
     file = about.parent / name
-    if file.resolve().parent != about.parent.resolve():
-        raise ValueError(f"weights.file = {name!r} leads out of its directory, to {str(file.resolve())!r}")
+    there = Path(os.path.realpath(file))  # which, unlike `resolve`, ends where links go in circles
+    if there.parent != about.parent.resolve():
+        raise ValueError(f"weights.file = {short(name)} leads out of its directory, to {str(there)!r}")
     num_bytes = sum(4 * math.prod(shape) for shape in _shapes(agent).values())
     content = read_at_most(file, num_bytes + _MAX_HEADER_BYTES)
     digest = hashlib.sha256(content).hexdigest()
@@ -341,7 +350,7 @@ def _key(content: dict[str, Any]) -> dict[str, Any]:
     for name, value in key.items():
         word = isinstance(value, str) and value.isidentifier() and value.isascii()
         if not (word or (isinstance(value, int) and not isinstance(value, bool))):
-            raise ValueError(f"key: {_short(name)} = {_short(value)} is not allowed: a whole number or a word")
+            raise ValueError(f"key: {short(name)} = {short(value)} is not allowed: a whole number or a word")
     return key
 
 
@@ -349,7 +358,7 @@ def _hyperparams(content: dict[str, Any]) -> Hyperparams:
     odd = sorted(content.keys() ^ set(Hyperparams._fields))
     if odd:
         wrong = "unknown" if odd[0] in content else "missing"
-        raise ValueError(f"hyperparameter {odd[0]!r} is {wrong}: {', '.join(Hyperparams._fields)} are allowed")
+        raise ValueError(f"hyperparameter {short(odd[0])} is {wrong}: {', '.join(Hyperparams._fields)} are allowed")
     return Hyperparams(**{name: check_value(name, value) for name, value in content.items()})
 
 
@@ -362,7 +371,7 @@ def _object(content: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it is no JSON: {error}") from error
     if not isinstance(found, dict):
-        raise ValueError(f"it is no JSON object: {_short(found)}")
+        raise ValueError(f"it is no JSON object: {short(found)}")
     return found
 
 
@@ -370,21 +379,16 @@ def _take(content: dict[str, Any], name: str, kind: type) -> Any:
     value = content.get(name)
     if not isinstance(value, kind) or isinstance(value, bool):
         allowed = {dict: "an object", str: "a string", int: "a whole number", list: "a list"}[kind]
-        raise ValueError(f"{name} = {_short(value)} is not allowed: {allowed}")
+        raise ValueError(f"{name} = {short(value)} is not allowed: {allowed}")
     return value
 
 
 def _numbers(content: dict[str, Any], name: str) -> tuple[float, ...]:
     values = _take(content, name, list) if content else []
     if not all(map(_is_number, values)):
-        raise ValueError(f"normalisation.{name} = {_short(values)} is not allowed: finite numbers")
+        raise ValueError(f"normalisation.{name} = {short(values)} is not allowed: finite numbers")
     return tuple(map(float, values))
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -30,6 +30,7 @@ from optuna.distributions import (
 from jaxdqn import environment
 from jaxdqn.config import Config
 from jaxdqn.hyperparams import KINDS, Hyperparams, check_value, defaults
+from jaxdqn.redact import short
 
 FRESH_EPISODES = 1_000  # greedy episodes that judge an agent trained anew
 _LATER = ("proof_episodes", "minimize")  # settings that older studies do not have: theirs are those without
@@ -120,12 +121,14 @@ def load(name: str, **overrides: Any) -> Space:
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # numbers too long and tables too deep are no TOMLDecodeError
-        raise ValueError(f"space {name!r} is no TOML: {error}") from error
+        raise ValueError(f"space {short(name)} is no TOML: {error}") from error
     content.update({key: value for key, value in overrides.items() if value is not None})
     try:
+        if not Path(name).stem.isprintable():
+            raise ValueError("the name of its file is not printable")
         return _parse(Path(name).stem, content)
     except ValueError as error:
-        raise ValueError(f"space {name!r}: {error}") from error
+        raise ValueError(f"space {short(name)}: {error}") from error
 
 
 def config(space: Space) -> Config:
@@ -197,16 +200,16 @@ def _read(name: str) -> str:
         near = difflib.get_close_matches(name, presets(), 1, 0.6)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(
-            f"space {name!r} is neither a file nor a preset: {hint}presets are {', '.join(presets())}"
+            f"space {short(name)} is neither a file nor a preset: {hint}presets are {', '.join(presets())}"
         ) from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"space {name!r} can't be read: {error}") from error
+        raise ValueError(f"space {short(name)} can't be read: {error}") from error
 
 
 def _parse(name: str, content: dict[str, Any]) -> Space:
     domains = content.pop("hyperparameters", {})
     if not isinstance(domains, dict):
-        raise ValueError(f"hyperparameters = {domains!r} is no table")
+        raise ValueError(f"hyperparameters = {short(domains)} is no table")
     known = [key for key in Space.__dataclass_fields__ if key not in ("name", "searched", "fixed")]
     for key in content:
         if key in Hyperparams._fields:
@@ -220,7 +223,7 @@ def _parse(name: str, content: dict[str, Any]) -> Space:
             searched[key] = _distribution(key, domain)
         else:
             fixed[key] = check_value(key, domain)
-    settings = {key: _check_setting(key, value) for key, value in content.items() if key != "rungs"}
+    settings = {key: check_setting(key, value) for key, value in content.items() if key != "rungs"}
     searched = {
         field: searched[field] for field in Hyperparams._fields if field in searched
     }  # the file's does not count
@@ -242,29 +245,34 @@ def _check_known(key: str, known: list[str], kind: str) -> None:
     if key not in known:
         near = difflib.get_close_matches(key, known, 1, 0.5)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-        raise ValueError(f"unknown {kind} {key!r}: {hint}")
+        raise ValueError(f"unknown {kind} {short(key)}: {hint}")
 
 
-def _check_setting(key: str, value: Any) -> Any:
+def check_setting(key: str, value: Any) -> Any:
+    """Return the value of a space's key other than `rungs`, checked.
+
+    Raises:
+        ValueError: it is not allowed.
+    """
     if key == "env":
         if isinstance(value, str):
             return value
-        raise ValueError(f"env = {value!r} is no name")
+        raise ValueError(f"env = {short(value)} is no name")
     if key in ("keep_best", "stop_when_perfect"):
         if isinstance(value, bool):
             return value
-        raise ValueError(f"{key} = {value!r} is not allowed: true or false")
+        raise ValueError(f"{key} = {short(value)} is not allowed: true or false")
     if key == "minimize":
         if value in OBJECTIVES:
             return value
-        raise ValueError(f"minimize = {value!r} is not allowed: {', '.join(OBJECTIVES)}")
+        raise ValueError(f"minimize = {short(value)} is not allowed: {', '.join(OBJECTIVES)}")
     if key == "solved_return":
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST:
             return float(value)
-        raise ValueError(f"solved_return = {value!r} is not allowed: a finite number")
+        raise ValueError(f"solved_return = {short(value)} is not allowed: a finite number")
     limit = {"episodes": _LARGEST, "env_steps": _LARGEST, "seeds": 10_000}.get(key, 100_000)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
-        raise ValueError(f"{key} = {value!r} is not allowed: int in [1, {limit}]")
+        raise ValueError(f"{key} = {short(value)} is not allowed: int in [1, {limit}]")
     return value
 
 
@@ -274,11 +282,11 @@ def _rungs(value: Any, space: Space) -> tuple[int, ...]:
     steps = min(space.env_steps or _LARGEST, (space.episodes or _LARGEST) * limit)
     numbers = value if isinstance(value, list) else [value]
     if not all(isinstance(x, int) and not isinstance(x, bool) and 1 <= x <= _LARGEST for x in numbers):
-        raise ValueError(f"rungs = {value!r} is not allowed: environment steps, as a list or as one distance")
+        raise ValueError(f"rungs = {short(value)} is not allowed: environment steps, as a list or as one distance")
     within = sorted({rung for rung in numbers if rung <= steps})
     rungs: Sequence[int] = within if isinstance(value, list) else range(numbers[0], steps + 1, numbers[0])
     if len(rungs) > 1_000:
-        raise ValueError(f"rungs = {value!r} makes {len(rungs):,} rungs: at most 1,000 are allowed")
+        raise ValueError(f"rungs = {short(value)} makes {len(rungs):,} rungs: at most 1,000 are allowed")
     return tuple(rungs)
 
 
@@ -287,20 +295,20 @@ def _distribution(name: str, domain: dict[str, Any]) -> BaseDistribution:
     if "choices" in domain:
         choices = domain["choices"]
         if set(domain) != {"choices"} or not isinstance(choices, list) or not choices:
-            raise ValueError(f"{name} = {domain!r} is not allowed: choices is a list of values and stands alone")
+            raise ValueError(f"{name} = {short(domain)} is not allowed: choices is a list of values and stands alone")
         values = [check_value(name, choice) for choice in choices]
         if len(set(values)) < len(values):
-            raise ValueError(f"{name} has a choice twice: {choices!r}")
+            raise ValueError(f"{name} has a choice twice: {short(choices)}")
         return CategoricalDistribution(values)
     for key in domain:
         _check_known(key, ["low", "high", "log", "step", "choices"], f"key of {name}'s domain")
     if kind.type is bool or not {"low", "high"} <= set(domain):
         raise ValueError(
-            f"{name} = {domain!r} is not allowed: a value, {{ choices = [...] }} or {{ low, high, log, step }}"
+            f"{name} = {short(domain)} is not allowed: a value, {{ choices = [...] }} or {{ low, high, log, step }}"
         )
     log, step = domain.get("log", False), domain.get("step")
     if not isinstance(log, bool) or (log and step is not None):
-        raise ValueError(f"{name}: log = {log!r} is not allowed: true or false, and not together with step")
+        raise ValueError(f"{name}: log = {short(log)} is not allowed: true or false, and not together with step")
     if log and domain["low"] == 0:
         raise ValueError(f"{name}: low = 0 is not allowed with log = true: the logarithm of 0 is not finite")
     low, high = check_value(name, domain["low"]), check_value(name, domain["high"])
@@ -309,9 +317,11 @@ def _distribution(name: str, domain: dict[str, Any]) -> BaseDistribution:
     if step is not None:
         numeric = isinstance(step, int | float) and not isinstance(step, bool) and 0 < step < _LARGEST
         if not numeric or (high - low) / step > _LARGEST:
-            raise ValueError(f"{name}: step = {step!r} is not allowed: a number above 0, at most {_LARGEST} to a range")
+            raise ValueError(
+                f"{name}: step = {short(step)} is not allowed: a number above 0, at most {_LARGEST} to a range"
+            )
         if kind.type is int and step != int(step):
-            raise ValueError(f"{name}: step = {step!r} is not allowed: a whole number")
+            raise ValueError(f"{name}: step = {short(step)} is not allowed: a whole number")
     with warnings.catch_warnings():  # Optuna lowers a high that no step reaches, and warns
         warnings.simplefilter("ignore", UserWarning)
         if kind.type is float:

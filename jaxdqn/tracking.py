@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from jaxdqn.follower import FINISHED, Conclusion, Metric, Trial, TrialDetail
-from jaxdqn.redact import hide_password
+from jaxdqn.redact import hide_password, short
 
 SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 ALL_UP_TO, BEST_KEPT = 1_000, 100  # trials with a run each; further ones have one while they are among the best
@@ -33,10 +33,16 @@ LOG_TAG, STATE_TAG, SKIPPED_TAG = "jaxdqn.log", "jaxdqn.state", "jaxdqn.trials_w
 
 def check_uri(uri: str) -> None:
     """Raise ValueError if MLflow can't track to `uri`."""
-    scheme = urlsplit(uri).scheme.split("+")[0]
-    if scheme not in SCHEMES:
-        allowed = f"'off' or a URI that starts with {', '.join(SCHEMES)}"
-        raise ValueError(f"--tracking {hide_password(uri)!r} is not allowed: {allowed}")
+    try:
+        parts = urlsplit(uri)
+        scheme = parts.scheme.split("+")[0]
+        lost = scheme.startswith("http") and "@" in uri and "@" not in parts.netloc  # its password ends the address
+        fits = scheme in SCHEMES and not lost
+    except ValueError:
+        fits = False
+    if not fits:
+        allowed = f"'off' or a URI that starts with {', '.join(SCHEMES)}, with / ? # quoted in its password"
+        raise ValueError(f"--tracking {short(hide_password(uri))} is not allowed: {allowed}")
 
 
 class _Row(NamedTuple):

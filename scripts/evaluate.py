@@ -107,6 +107,8 @@ def evaluate(
         figures = _run(options, Console(stderr=json_))
     except ValueError as error:
         refuse(str(error))
+    except OSError as error:
+        refuse(f"{str(gif)!r} can't be written: {error.strerror or error}", status=1)
     if json_:
         print(json.dumps(figures, allow_nan=False))
 

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any  # noqa: E402
 
 import typer  # noqa: E402
 
-from jaxdqn.command_line import main, refuse, shell_word, stop_on_signals, typed  # noqa: E402
+from jaxdqn.command_line import main, refuse, shell_word, stop_on_signals, typed, without_passwords  # noqa: E402
 
 if TYPE_CHECKING:
+    from jaxdqn.plan import Settings
     from jaxdqn.result import Result
 
 WHEN, WHAT, WHERE, HOW, FRESH = (
@@ -29,6 +30,7 @@ WHEN, WHAT, WHERE, HOW, FRESH = (
 )
 
 LEAVE_AFTER_S = 8.5  # after the first signal, when a compiler, a segment or a follower takes longer
+SECRET = {"--storage": "JAXDQN_STORAGE", "--tracking": "JAXDQN_TRACKING"}  # their values may hold passwords
 
 EXAMPLES = """
 Examples:
@@ -134,13 +136,16 @@ def sweep(
         str | None,
         typer.Option(
             help="Optuna storage URL that follows the log, or off.  \\[default: SQLite in the output directory]",
+            envvar=SECRET["--storage"],
             rich_help_panel=WHERE,
         ),
     ] = None,
     tracking: Annotated[
         str | None,
         typer.Option(
-            help="MLflow tracking URI, or off.  \\[default: SQLite in the output directory]", rich_help_panel=WHERE
+            help="MLflow tracking URI, or off.  \\[default: SQLite in the output directory]",
+            envvar=SECRET["--tracking"],
+            rich_help_panel=WHERE,
         ),
     ] = None,
     report: Annotated[
@@ -189,7 +194,7 @@ def sweep(
     given = dict(locals())
     if trials is None and time_budget is None and target_return is None:
         given["trials"] = 64
-    sys.exit(_run({**given, "command": typed()}, json_))
+    sys.exit(_run({**given, "command": typed(SECRET)}, json_))
 
 
 def _run(given: dict[str, Any], as_json: bool) -> int:
@@ -223,7 +228,7 @@ def _run(given: dict[str, Any], as_json: bool) -> int:
         refuse(str(error), status=1)
     except OSError as error:
         refuse(f"{error.filename or 'a file'} can't be written: {error.strerror or error}", status=1)
-    show_result(console, result, _resume_command(result))
+    show_result(console, result, _resume_command(result), _from_environment(result.plan.settings))
     if as_json:
         print(json.dumps(result.summary(), allow_nan=False))
     return 130 if result.stopped else 0
@@ -234,7 +239,7 @@ def _resume_command(result: Result) -> str | None:
 
     None: there is no more to do, every cell of a grid was trained.
     """
-    words, settings = list(sys.orig_argv), result.plan.settings
+    words, settings = without_passwords(sys.orig_argv, SECRET), result.plan.settings
     finished = sum(result.counts.values()) - result.counts["running"]
     all_done = settings.trials is not None and finished >= settings.trials
     target, best = settings.target_return, result.best
@@ -247,6 +252,14 @@ def _resume_command(result: Result) -> str | None:
         words = [word for word in words if not word.startswith(tuple(f"{limit}=" for limit in limits))]
         words += ["--trials", str(2 * finished)]
     return " ".join(map(shell_word, words))
+
+
+def _from_environment(settings: Settings) -> list[str]:
+    """Say which of a command's values are in no word of it, a line each."""
+    words = {word.partition("=")[0] for word in without_passwords(sys.orig_argv, SECRET)}
+    given = {"--storage": ("the storage's", settings.storage), "--tracking": ("MLflow's", settings.tracking)}
+    lost = [(whose, SECRET[option]) for option, (whose, url) in given.items() if url and option not in words]
+    return [f"with {whose} URL in {variable}" for whose, variable in lost]
 
 
 if __name__ == "__main__":

@@ -128,6 +128,10 @@ def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
         ("tpe\t7\t2", "tpe\t8\t2"),
         ('"trials": 3', '"trials": 4'),
         ('"lanes"', '"lane"'),
+        ('"trials": 3', f'"trials": {10**18}'),  # a study of so many is not made up to be compared
+        ('"trials": 3', '"trials": 3.0'),
+        ("\t1\n", f"\t{10**30}\n"),
+        ("# {", "# " + "[" * 100_000),
     ],
 )
 def test_a_table_that_is_none_is_refused(tmp_path: Path, old: str, new: str) -> None:

@@ -100,6 +100,7 @@ REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "a missing directory": (["--output", "missing"], ["'missing' is no directory"]),
     "a file as directory": (["--output", "file"], ["'file' is no directory"]),
     "a directory without agents": (["--output", "empty"], ["no saved agents in 'empty'"]),
+    "a name that is too long": (["--output", "x" * 300], ["can't be read", "too long"]),
     "a missing agent": (["--agent", "x/verdict-0.json"], ["verdict-0.json", "there is no file"]),
     "an agent that is none": (["--agent", "file"], ["file.json", "there is no file"]),
     "no episodes": (["--output", ODD, "--episodes", "0"], ["--episodes 0", "int in [1, 100000]"]),

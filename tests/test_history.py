@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from optuna.distributions import CategoricalDistribution
 
-from jaxdqn import environment, history, space, statistics
+from jaxdqn import environment, history, journal, space, statistics
 from jaxdqn.history import fresh_seeds, read
 from jaxdqn.space import Space
 from jaxdqn.study import Study, open_study
@@ -186,3 +186,38 @@ def test_a_sweep_without_a_description_has_no_fresh_seeds(tmp_path: Path) -> Non
     opened(tmp_path, space.load("default")).close()
     assert history.fresh_seeds(read(tmp_path)) == ([], None)
     assert read(tmp_path).space.name == "space"
+
+
+def resealed(log: bytes, old: str, new: str) -> bytes:
+    """A log with other content and the right checksums."""
+    records = [line[:-18] + b"}" for line in log.splitlines()]
+    assert any(old.encode() in record for record in records)
+    return b"".join(journal._seal(record.replace(old.encode(), new.encode())) for record in records)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ('"state":1', '"state":9', "9"),
+        ('"returns":[50.0]', '"returns":["x"]', "returns"),
+        ('"env_steps":[20000]', '"env_steps":{}', "env_steps"),
+        ('"env_steps":20000', '"env_steps":null', "env_steps"),
+        ('"mean_return":100.0', '"mean_return":[]', "mean_return"),
+        ('"updates":5000,', "", "updates"),
+        ('"values":[50.0]', '"values":["x"]', "value"),
+        ('"confirm_seeds":5', f'"confirm_seeds":{10**9}', "confirm_seeds"),
+        ('"commands":[""]', '"commands":3', "commands"),
+        ("CartPole-v1\\", "Pendulum-v1\\", "Discrete"),
+        ('\\"gamma\\": 0.99', '\\"gamma\\": 9', "gamma"),
+        ('\\"low\\": 1e-05', '\\"low\\": -1', "low"),
+        ('"clock":0', '"clock":' + "[" * 20_000 + "]" * 20_000, "no sweep|it holds 0 studies"),
+    ],
+)
+def test_a_log_of_whole_records_that_no_sweep_writes_is_refused(tmp_path: Path, old: str, new: str, word: str) -> None:
+    swept(tmp_path)
+    log = tmp_path / "study.log"
+    log.write_bytes(resealed(log.read_bytes(), old, new))
+    with pytest.raises(ValueError, match=word) as refused:
+        read(tmp_path)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 900

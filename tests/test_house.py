@@ -115,7 +115,9 @@ KNOWN_BY = {
         "host_benchmark",
     },
 }
-PACKAGE = Path(__file__).parent.parent / "jaxdqn"
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "jaxdqn"
+SOURCES = [path.relative_to(ROOT) for name in ("jaxdqn", "scripts") for path in sorted((ROOT / name).rglob("*.py"))]
 
 
 def imports(path: Path) -> set[str]:
@@ -143,6 +145,20 @@ def test_a_module_imports_only_from_below(module: str) -> None:
 def test_a_foreign_library_is_known_by_few(library: str) -> None:
     knowing = {p.stem for p in PACKAGE.glob("*.py") if any(n.split(".")[0] == library for n in imports(p))}
     assert knowing == KNOWN_BY[library]
+
+
+RUNNING = {"eval", "exec", "compile", "__import__"}  # what would run something that was read
+UNSAFE = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "torch"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_nothing_that_is_read_is_run(path: Path) -> None:
+    tree = ast.parse((ROOT / path).read_text("utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert not {call.func.id for call in calls if isinstance(call.func, ast.Name)} & RUNNING
+    assert not {keyword.arg for call in calls for keyword in call.keywords} & {"allow_pickle", "shell"}
+    assert not {name.split(".")[0] for name in imports(ROOT / path)} & UNSAFE
+    assert not {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & {"read_pickle", "to_pickle"}
 
 
 def test_the_population_alone_compiles_agents() -> None:

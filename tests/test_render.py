@@ -93,6 +93,7 @@ def test_what_cannot_be_drawn_or_written_is_refused(tmp_path: Path) -> None:
     refused("missing' is no writable directory", tmp_path / "missing" / "a.gif")
     (tmp_path / "b.gif").mkdir()
     refused("it is a directory", tmp_path / "b.gif")
+    refused("is no writable directory", tmp_path / ("x" * 300) / "a.gif")
     with pytest.raises(ValueError, match="every = 0 is not allowed"):
         render.animation(tmp_path / "a.gif", standing(0.0, 0.0), every=0)
     assert [path.name for path in tmp_path.iterdir()] == ["b.gif"]

@@ -283,6 +283,11 @@ def test_a_picture_of_what_is_gone_is_removed(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "report").iterdir()} == {path.name for path in written[1:]} | {"mine.png"}
 
 
+def test_a_command_that_is_no_text_is_shown(tmp_path: Path) -> None:
+    page = write_report(tmp_path, replace(synthetic_sweep(2), command="sweep.py --space x\udc80"))[0]
+    assert "x\\udc80" in page.read_text("utf-8")
+
+
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = write_report(tmp_path, synthetic_sweep(2))[0]
     before = page.read_bytes()

@@ -306,6 +306,14 @@ def test_no_value_in_a_description_leads_to_anything_but_a_refusal(about: Path, 
     about.write_text(whole)
 
 
+def test_a_link_to_itself_is_refused(about: Path) -> None:
+    weights = about.with_suffix(".safetensors")
+    weights.unlink()
+    weights.symlink_to(weights)
+    with pytest.raises(ValueError, match=r"agent\.safetensors"):
+        load(about)
+
+
 def test_a_link_that_leaves_the_directory_is_refused(tmp_path: Path, about: Path) -> None:
     weights = about.with_suffix(".safetensors")
     outside = tmp_path / "elsewhere"

@@ -416,6 +416,21 @@ def test_a_setting_that_is_not_allowed_is_refused_with_what_is(tmp_path: Path, h
     assert_says(refusal(written(tmp_path, head=head)), words)
 
 
+def test_a_long_value_is_quoted_in_part_and_what_is_allowed_in_full(tmp_path: Path) -> None:
+    said = refusal(written(tmp_path, f"gamma = {{ choices = {['x' * 9] * 9_000} }}"))
+    assert_says(said, ["gamma = 'xxxxxxxxx' is not allowed: float in [0, 1]"])
+    said = refusal(written(tmp_path, f"gamma = {[0] * 9_000}"))
+    assert len(said) < 600
+    assert_says(said, ["gamma = [0, 0", "…", "is not allowed: float in [0, 1]"])
+
+
+def test_a_file_whose_name_can_not_be_shown_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x\udc80.toml"
+    path.write_text("episodes = 1")
+    with pytest.raises(ValueError, match="is not printable"):
+        space.load(str(path))
+
+
 @pytest.mark.parametrize(
     "name", ["MountainCarContinuous-v0", "Pendulum-v1", "PointRobot-misc", "Reacher-misc", "Swimmer-misc"]
 )
@@ -454,6 +469,8 @@ def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, text: str, 
         ),
         pytest.param("[hyperparameters]\nbatch_size = { low = 1, high = 9, step = inf }", id="an infinite step"),
         pytest.param(f"episodes = {HUGE}", id="a budget"),
+        pytest.param(f"solved_return = {HUGE}", id="a return"),
+        pytest.param(f"solved_return = 0x{'f' * 5000}", id="a number that Python does not write"),
         pytest.param(f"episodes = 1{'0' * 5000}", id="more digits than Python reads"),
         pytest.param(f"x = {'[' * 5000}{']' * 5000}", id="nested lists"),
         pytest.param(f"x = {'{a=' * 5000}1{'}' * 5000}", id="nested tables"),

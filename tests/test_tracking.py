@@ -249,7 +249,14 @@ def test_a_trial_that_mlflow_refuses_does_not_keep_the_others_out(place: Path) -
     assert [run.info.status for run in runs(place)[1]] == ["FINISHED", "RUNNING", "FINISHED"]
 
 
-@pytest.mark.parametrize("uri", ["file:///tmp/x", "mlruns", "ftp://host"])
+@pytest.mark.parametrize("password", ["a/b", "/a", "a?b", "a#b"])
+def test_a_password_that_another_host_would_be_sent_is_refused(password: str) -> None:
+    with pytest.raises(ValueError, match="quoted in its password"):
+        tracking.check_uri(f"http://user:{password}@host:5000")
+    tracking.check_uri("http://user:a%2Fb@host:5000")
+
+
+@pytest.mark.parametrize("uri", ["file:///tmp/x", "mlruns", "ftp://host", "http://[", "http://u:\u2100@h"])
 def test_a_uri_that_mlflow_cannot_track_to_is_refused(uri: str) -> None:
     with pytest.raises(ValueError, match="sqlite"):
         tracking.check_uri(uri)
