@@ -92,6 +92,7 @@ def check_study(storage: BaseStorage, study_name: str, log_is_new: bool, output:
     except Exception as error:  # drivers raise what they like
         raise ValueError(f"storage {_label(storage)} can't be read: {_reason(error, _url(storage))}") from None
     if holds:
+        _let_go(storage)
         raise ValueError(
             f"storage {_label(storage)} already holds study {study_name!r}, but its log is not in {str(output)!r}: "
             "choose another --study or the --output it was made with"
@@ -159,6 +160,7 @@ class StorageSink:
             if key not in known and not self._held:
                 storage.set_study_user_attr(self._study_id, key, attribute)
             elif known.get(key) != attribute:
+                _let_go(storage)
                 there = f"study {study_name!r} in {_label(storage)}"
                 raise ValueError(f"{there} is not ours: its {key} differs; choose another --study or --storage")
 
@@ -190,9 +192,7 @@ class StorageSink:
             for key, value in (("confirm", conclusion.confirm), ("verdict", conclusion.verdict)):
                 if known.get(key) != json.loads(json.dumps(value)):
                     self._storage.set_study_user_attr(self._study_id, key, value)
-        self._storage.remove_session()
-        if isinstance(self._storage, RDBStorage):
-            self._storage.engine.dispose()
+        _let_go(self._storage)
 
     def _write(self, trial: Trial) -> None:
         held = self._held.get(trial.number) or self._look(trial.number)
@@ -307,6 +307,13 @@ def _trial_id(storage: BaseStorage, study_id: int, number: int) -> int | None:
 
 def _url(storage: BaseStorage) -> str:
     return storage.url if isinstance(storage, RDBStorage) else type(storage).__name__
+
+
+def _let_go(storage: BaseStorage) -> None:
+    """Close the connections; whoever uses the storage again opens new ones."""
+    storage.remove_session()
+    if isinstance(storage, RDBStorage):
+        storage.engine.dispose()
 
 
 def _label(storage: BaseStorage) -> str:

@@ -49,7 +49,7 @@ Command = Callable[[list[str]], Outcome]
 CASES = {
     "no trials": Case("--trials 0", ["--trials 0", "int in [1, "]),
     "trials that are no number": Case("--trials abc", ["--trials", "abc", "integer"]),
-    "a time budget that is no number": Case("--time-budget soon", ["--time-budget", "soon", "number"]),
+    "a time budget that is no number": Case("--time-budget soon", ["--time-budget", "soon", "valid"]),
     "an option without its value": Case("--trials", ["--trials", "requires an argument"]),
     "a misspelt option": Case("--trails 3", ["--trails", "--trials"]),
     "a word too many": Case("default", ["default", "unexpected"]),
@@ -281,11 +281,14 @@ def test_a_storage_that_holds_the_study_of_another_program_is_refused_and_left_a
     command: Command, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'theirs.db'}"
-    theirs = optuna.create_study(study_name="theirs", storage=url)
+    storage = optuna.storages.RDBStorage(url)
+    theirs = optuna.create_study(study_name="theirs", storage=storage)
     theirs.tell(theirs.ask(), 1.0)
     known = theirs.get_trials()
     outcome = command(["--storage", url, "--study", "theirs"])
-    assert optuna.load_study(study_name="theirs", storage=url).get_trials() == known
+    assert optuna.load_study(study_name="theirs", storage=storage).get_trials() == known
+    storage.remove_session()
+    storage.engine.dispose()
     assert not (tmp_path / "runs").exists()
     assert_refused(outcome, ["already holds study 'theirs'", "its log is not in", "choose another --study"])
 

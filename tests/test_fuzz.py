@@ -41,7 +41,9 @@ KINDS = {"Path": TEXTS.map(Path), "str": TEXTS, "bool": st.booleans(), "int": IN
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "random_policy", lambda key, env: environment.RandomPolicy((0.0,), (1.0,), 20.0))  # takes seconds
+    monkeypatch.setattr(
+        environment, "random_policy", lambda key, env: environment.RandomPolicy((0.0,), (1.0,), 20.0)
+    )  # takes seconds
     monkeypatch.setattr(statistics, "NUM_RESAMPLES", 49)
     monkeypatch.setattr(report, "pictures", lambda *_: {})
     monkeypatch.setattr(figures, "plotly_js", lambda: "")

@@ -1,6 +1,8 @@
 """An Optuna storage holds what the log holds, under the same numbers."""
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -70,12 +72,18 @@ def follow(directory: Path, history: list[Trial], *trials: Trial) -> str | None:
     return follower.close()
 
 
-def stored(directory: Path) -> list[FrozenTrial]:
+@contextmanager
+def opened(directory: Path) -> Iterator[optuna.Study]:
+    """The study as somebody else reads it."""
     storage = RDBStorage(url(directory))
-    trials = optuna.load_study(study_name="a study", storage=storage).get_trials(deepcopy=False)
+    yield optuna.load_study(study_name="a study", storage=storage)
     storage.remove_session()
     storage.engine.dispose()
-    return trials
+
+
+def stored(directory: Path) -> list[FrozenTrial]:
+    with opened(directory) as study:
+        return study.get_trials(deepcopy=False)
 
 
 def assert_same(stored: list[FrozenTrial], trials: list[Trial]) -> None:
@@ -94,10 +102,10 @@ def test_a_new_storage_holds_every_trial_with_all_that_is_known_of_it(tmp_path: 
     assert follow(tmp_path, trials[:10], *trials[10:]) is None
     assert_same(stored(tmp_path), trials)
     assert [t.datetime_complete for t in stored(tmp_path)] == [t.ended for t in trials]
-    study = optuna.load_study(study_name="a study", storage=url(tmp_path))
-    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
-    assert study.user_attrs == ATTRIBUTES
-    assert study.best_trial.number == 0
+    with opened(tmp_path) as study:
+        assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+        assert study.user_attrs == ATTRIBUTES
+        assert study.best_trial.number == 0
 
 
 def test_a_trial_that_is_running_there_is_finished_there(tmp_path: Path) -> None:
@@ -212,8 +220,8 @@ def test_a_foreign_trial_is_said_and_left_as_it_is(tmp_path: Path, theirs: Trial
 def test_a_trial_that_somebody_adds_meanwhile_takes_no_number_of_ours(tmp_path: Path) -> None:
     to = sink(open_storage(url(tmp_path)))
     to.write([trial(0)])
-    theirs = optuna.load_study(study_name="a study", storage=url(tmp_path))
-    theirs.enqueue_trial({"learning_rate": 0.05})
+    with opened(tmp_path) as theirs:
+        theirs.enqueue_trial({"learning_rate": 0.05})
     for _ in range(2):
         with pytest.raises(ValueError, match=r"trial 1 of study 'a study' in .* is not ours"):
             to.write([trial(1)])
@@ -228,7 +236,7 @@ def test_a_study_of_somebody_else_is_left_alone(tmp_path: Path, attributes: dict
     to.close()
     said = follow(tmp_path, [trial(0)])
     assert "is not ours: its jaxdqn_identity differs" in str(said)
-    assert optuna.load_study(study_name="a study", storage=url(tmp_path)).user_attrs == attributes
+    assert load_attributes(tmp_path) == attributes
 
 
 def test_a_storage_whose_study_has_no_log_is_refused(tmp_path: Path) -> None:
@@ -311,8 +319,5 @@ def test_a_later_conclusion_replaces_the_one_before(tmp_path: Path) -> None:
 
 
 def load_attributes(directory: Path) -> dict[str, Any]:
-    storage = RDBStorage(url(directory))
-    attributes = optuna.load_study(study_name="a study", storage=storage).user_attrs
-    storage.remove_session()
-    storage.engine.dispose()
-    return attributes
+    with opened(directory) as study:
+        return study.user_attrs
