@@ -25,7 +25,7 @@ from jaxdqn.recovery import Saved
 KEPT = 2
 _FORMAT, _MANIFEST = 1, "manifest.json"
 _MAX_MANIFEST = 256 * 2**20  # bytes
-_URGENT_S = 4.0  # that the further visits of a snapshot may take when the sweep is to end
+_URGENT_S = 5.0  # that the further visits of a snapshot may take when the sweep is to end
 
 
 class Snapshots:

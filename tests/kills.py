@@ -40,12 +40,14 @@ def start(directory: Path, output: str, *options: str) -> subprocess.Popen[str]:
     (directory / "small.toml").write_text(SPACE)
     fresh = ["--confirm-top", "2", "--confirm-seeds", "3", "--verdict-seeds", "3"]
     words = [sys.executable, str(SCRIPT), "--space", "small.toml", "--trials", str(TRIALS), *fresh, "--no-report"]
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_ENABLE_COMPILATION_CACHE"}
     with (directory / f"{output}.txt").open("a") as said:
         return subprocess.Popen(
             [*words, "--output", output, *options],
             cwd=directory,
             stdout=said,
             stderr=subprocess.STDOUT,
+            env={**environment, "XDG_CACHE_HOME": str(directory.parent / "cache")},
             start_new_session=True,
             text=True,
         )

@@ -8,10 +8,9 @@ import inspect
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
@@ -172,14 +171,13 @@ def script() -> ModuleType:
 @pytest.fixture
 def command(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Command]:
+) -> Command:
     """Run the command in this process, in an empty directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(devices, "prepare", lambda: None)  # JAX's backend has started
     for module, name in ((recording, "Follower"), (run, "Population")):
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("the sweep began"))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def call(arguments: list[str]) -> Outcome:
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
@@ -191,9 +189,7 @@ def command(
             status = ended.code or 0
         return Outcome(status, *capfd.readouterr())
 
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return call
 
 
 def process(directory: Path, arguments: list[str]) -> Outcome:

@@ -9,10 +9,9 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -115,14 +114,13 @@ def script() -> ModuleType:
 @pytest.fixture
 def command(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[Command]:
+) -> Command:
     """Run the command in this process with a population that is none, in an empty directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(devices, "prepare", lambda: None)  # JAX's backend has started
     monkeypatch.setattr(statistics, "NUM_RESAMPLES", 49)
     stand_in: Any = lambda config, layout, _: StandIn(config, layout, score=score)  # noqa: E731
     monkeypatch.setattr(run, "run", partial(run.run, make_population=stand_in))
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def call(arguments: list[str]) -> Outcome:
         monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments])
@@ -135,9 +133,7 @@ def command(
             status = ended.code or 0
         return Outcome(status, *capfd.readouterr())
 
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return call
 
 
 def by(how: str, option: str, url: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -6,7 +6,6 @@ import json
 import re
 import runpy
 import shlex
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +49,6 @@ class Outcome(NamedTuple):
 def called(directory: Path, name: str, arguments: list[str]) -> Outcome:
     """Run a command in this process."""
     out, err, status = io.StringIO(), io.StringIO(), 0
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(directory)
         patch.setattr(sys, "argv", [str(SCRIPTS / f"{name}.py"), *arguments])
@@ -60,8 +58,6 @@ def called(directory: Path, name: str, arguments: list[str]) -> Outcome:
                 runpy.run_path(str(SCRIPTS / f"{name}.py"), run_name="__main__")
             except SystemExit as ended:
                 status = int(ended.code or 0)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
     return Outcome(status, out.getvalue(), err.getvalue())
 
 
