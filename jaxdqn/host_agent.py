@@ -72,17 +72,22 @@ class Agent:
             self.history = self.history[::2]
         self.history.append(now)
 
-    def recall(self, history: list[list[float]]) -> None:
+    def recall(self, history: list[list[float]], validation: list[float | None]) -> None:
         """Remember what another process noted."""
-        if history:
-            self.history = [Totals(int(a), int(b), int(c), float(d), float(e)) for a, b, c, d, e in history]
+        self.history = [Totals(int(a), int(b), int(c), float(d), float(e)) for a, b, c, d, e in history]
+        self.validation = np.array([np.nan if value is None else value for value in validation], np.float32)
+
+    @property
+    def validated_so_far(self) -> list[float | None]:
+        """Mean validation returns, as JSON values; None: not reached."""
+        return [None if np.isnan(value) else value for value in self.validation.tolist()]
 
     @property
     def result(self) -> dict[str, Any]:
         """What became of an agent that has ended, as JSON values."""
         return {
             "returns": None if self.diverged else self.returns.tolist(),
-            "validation": [None if np.isnan(value) else value for value in self.validation.tolist()],
+            "validation": self.validated_so_far,
             "env_steps": self.step,
             "updates": self.updates,
             "lanes": self.span,

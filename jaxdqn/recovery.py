@@ -40,26 +40,34 @@ class Past(NamedTuple):
     segments: list[Segment]
     ended: dict[Name, dict[str, Any]]  # agents that have ended, of trials that may not have
     passed_over: list[int]  # how often each of the waiting agents was
-    clock: int  # the last visit
+    clock: int  # the last visit; the stages after a search may count theirs anew
+    since: int  # the visit at which all lanes were empty
+
+
+class Noted(NamedTuple):
+    """What the host had noted of an agent in flight, as JSON values."""
+
+    history: list[list[float]]
+    validation: list[float | None]
 
 
 class Saved(NamedTuple):
-    """The state of a row after so many of its segments, and what its agents had done."""
+    """The state of a row after so many of its segments, and what was noted of its agents."""
 
     num_segments: int
     state: list[Any]
-    histories: dict[Name, list[list[float]]]
+    noted: dict[Name, Noted]
 
 
 def read(records: Iterable[Mapping[str, Any]]) -> Past:
     """Return what a log's records say. It holds one study, so that a trial's id is its number."""
-    past = Past({}, [], {}, [], 0)
+    past = Past({}, [], {}, [], 0, 0)
     placed: dict[int, Name] = {}
     for record in records:
-        past = past._replace(clock=record["clock"])
+        past = past._replace(clock=max(past.clock, record["clock"]))
         for key, value in record.get("system_attr", {}).items():
             if key == EMPTY:
-                past, placed = Past(value, [], past.ended, [], past.clock), {}
+                past, placed = Past(value, [], past.ended, [], past.clock, past.clock), {}
             elif key == SENT:
                 past.segments.append(Segment(value["row"], value["ticks"], placed))
                 past, placed = past._replace(passed_over=value.get("passed_over", [])), {}
@@ -100,7 +108,7 @@ def replay(
             start = there.num_segments
             known = {lane: agent for lane, (agent, index) in born.items() if index < start}
             for agent in known.values():
-                agent.recall(there.histories.get((agent.trial, agent.seed_index), []))
+                agent.recall(*there.noted[agent.trial, agent.seed_index])
             lanes.put_back(row, known, there.state)
         starts.append(max(start, 0))
         lanes.sent[row] = starts[row]

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import jax
 
-from jaxdqn import compile_cache, cost, devices, history, saved_agent, space
+from jaxdqn import compile_cache, cost, devices, history, saved_agent, snapshot, space
 from jaxdqn.accounts import Accounts
 from jaxdqn.config import Config, Layout
 from jaxdqn.confirm import Fresh
@@ -31,6 +31,7 @@ from jaxdqn.stages import Stages
 from jaxdqn.trials import Limits
 
 Show = Callable[[str | Event], None]
+_SNAPSHOTS = "snapshots"
 STOPPED_PATIENCE_S = 2.0  # that each follower gets when a signal has ended the sweep; the next run sends it the rest
 
 
@@ -87,6 +88,7 @@ def run(
     try:
         if stages.done:
             show("nothing to train: the study has all that was asked for")
+            snapshot.remove(plan.output / _SNAPSHOTS)  # a process that was killed may have left them
         elif not stop.is_set():
             if plan.sampler == "tpe" and settings.trials and settings.trials <= layout.lanes // plan.space.seeds:
                 show(
@@ -99,7 +101,7 @@ def run(
             if settings.snapshot_every:
                 owner = {"log": trials.log_id, **population.fingerprint, **asdict(layout)}
                 limit = round(settings.snapshot_mib * 2**20)
-                snapshots = Snapshots(plan.output / "snapshots", owner, settings.snapshot_every, limit)
+                snapshots = Snapshots(plan.output / _SNAPSHOTS, owner, settings.snapshot_every, limit)
             with compiles:
                 for event in stages.run(lanes, stop.is_set, started, snapshots):
                     if isinstance(event, Visited):

@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxdqn.files import flush_directory, read_at_most
 from jaxdqn.lanes import Lanes
-from jaxdqn.recovery import Saved
+from jaxdqn.recovery import Noted, Saved
 
 KEPT = 2
 _FORMAT, _MANIFEST = 1, "manifest.json"
@@ -74,8 +74,12 @@ class Snapshots:
             self._taken, self.too_large = None, size
             return
         agents = [agent for block in lanes.rows[row] for agent in block if agent is not None]
-        histories = {(a.trial, a.seed_index): [list(t) for t in a.history] for a in agents if not a.ended}
-        self._taken[row] = Saved(lanes.sent[row], state, histories)
+        noted = {
+            (agent.trial, agent.seed_index): Noted([list(totals) for totals in agent.history], agent.validated_so_far)
+            for agent in agents
+            if not agent.ended
+        }
+        self._taken[row] = Saved(lanes.sent[row], state, noted)
         if len(self._taken) == len(lanes.rows):
             taken, self._taken, self._due = self._taken, None, time.monotonic() + self._every_s
             self._writer = threading.Thread(target=self._write, args=(taken, lanes.visits), name="snapshot")
@@ -89,15 +93,16 @@ class Snapshots:
         self._due = 0.0
         return 0 if self.too_large or visits * a_visit > _URGENT_S else visits
 
-    def latest(self, clock: int, state: Callable[[int], list[np.ndarray]]) -> dict[int, Saved]:
+    def latest(self, clock: int, state: Callable[[int], list[np.ndarray]], since: int = 0) -> dict[int, Saved]:
         """Return the last snapshot of a log that has come to visit `clock`, by row; nothing if none can be used.
 
         Args:
             clock: of the log.
             state: returns the present state of a row, whose shapes and types a snapshot must have.
+            since: the visit at which all lanes were empty: what was in them before is of no use.
         """
         for path in reversed(self._all()):
-            if int(path.name) <= clock:
+            if since < int(path.name) <= clock:
                 try:
                     saved = self._read(path, state)
                 except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -129,7 +134,7 @@ class Snapshots:
         if self._writer:
             self._writer.join()
         if not keep:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            remove(self.directory)
 
     def _all(self) -> list[Path]:
         """Return the snapshots there are, the last one last."""
@@ -156,13 +161,13 @@ class Snapshots:
             for row, saved in sorted(rows.items()):
                 content = b"".join(np.ascontiguousarray(array).tobytes() for array in saved.state)
                 _put(unfinished / f"row-{row}.bin", content)
-                histories = [[*name, totals] for name, totals in saved.histories.items()]
+                agents = [[*name, *noted] for name, noted in saved.noted.items()]
                 about.append(
                     {
                         "size": len(content),
                         "sha256": hashlib.sha256(content).hexdigest(),
                         "segments": saved.num_segments,
-                        "histories": histories,
+                        "agents": agents,
                     }
                 )
             body = {"format": _FORMAT, "owner": self._owner, "clock": clock, "rows": about}
@@ -192,9 +197,14 @@ class Snapshots:
             content = read_at_most(path / f"row-{row}.bin", sum(array.nbytes for array in like))
             if (len(content), hashlib.sha256(content).hexdigest()) != (about["size"], about["sha256"]):
                 raise ValueError(f"row {row} has another checksum")
-            histories = {(trial, seed): totals for trial, seed, totals in about["histories"]}
-            rows[row] = Saved(about["segments"], _arrays(content, like), histories)
+            noted = {(trial, seed): Noted(*its) for trial, seed, *its in about["agents"]}
+            rows[row] = Saved(about["segments"], _arrays(content, like), noted)
         return rows
+
+
+def remove(directory: Path) -> None:
+    """Remove all snapshots below a directory, which need not be there."""
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _put(path: Path, content: bytes) -> None:

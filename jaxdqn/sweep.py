@@ -97,7 +97,8 @@ class _Scheduler:
         if past.where == where:
             begun = time.monotonic()
             done = total = 0
-            saved = self.snapshots.latest(past.clock, self.lanes.trainer.state) if self.snapshots else {}
+            state = self.lanes.trainer.state
+            saved = self.snapshots.latest(past.clock, state, past.since) if self.snapshots else {}
             for done, total in recovery.replay(self.lanes, past, agents, saved):
                 yield Resumed(in_flight, done, total)
             self.accounts.resume_s += time.monotonic() - begun
@@ -107,6 +108,9 @@ class _Scheduler:
         else:
             if past.where and in_flight:
                 yield Resumed(in_flight, 0, 0, changed=recovery.changes(past.where, where))
+            if past.where:  # a visit of its own: the last snapshot may be one ahead of the log
+                self.lanes.visits += 1
+                self.study.at(self.lanes.visits)
             self.study.begin(where)
         waiting = [agent for agent in self.lanes.queue if agent.lane < 0 and not agent.ended]
         self.lanes.queue = waiting

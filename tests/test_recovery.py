@@ -2,18 +2,19 @@
 
 import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from jaxdqn import space
+from jaxdqn import journal, space
 from jaxdqn.config import Config, Layout
 from jaxdqn.events import Differing, Event, Resumed, Visited
+from jaxdqn.host_agent import Agent
 from jaxdqn.lanes import Lanes
-from jaxdqn.recovery import read
+from jaxdqn.recovery import SENT, read
 from jaxdqn.snapshot import Snapshots
 from jaxdqn.space import Space
 from jaxdqn.study import Study, open_study
@@ -43,24 +44,35 @@ def value(phase: int, trial: int, seed: int) -> float:
     return float(np.random.default_rng([phase, trial, seed]).normal(100, 20))
 
 
-def loaded(directory: Path) -> Space:
+def loaded(directory: Path, text: str = SPACE) -> Space:
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / "one.toml"
-    file.write_text(SPACE)
+    file.write_text(text)
     return space.load(str(file))
 
 
 class Sweep:
     """A sweep of stand-ins in a directory."""
 
-    def __init__(self, directory: Path, seeds: int = 1, sampler: str = "tpe", pruner: str = "halving") -> None:
-        searched = loaded(directory)
+    def __init__(
+        self,
+        directory: Path,
+        seeds: int = 1,
+        sampler: str = "tpe",
+        pruner: str = "halving",
+        text: str = SPACE,
+        layout: Layout = LAYOUT,
+        keep: Callable[[Agent], None] | None = None,
+        score: Callable[[int, int, int], float] | None = None,
+    ) -> None:
+        searched = loaded(directory, text)
         self.study = open_study(directory / "study.log", "s", searched, searched.identity(), sampler, 0, pruner)
-        self.directory, self.searched, self.seeds = directory, searched, seeds
-        self.trainer = StandIn(CONFIG, LAYOUT, score=value, life=life)
+        self.directory, self.searched, self.seeds, self.keep = directory, searched, seeds, keep
+        self.trainer = StandIn(CONFIG, layout, score=score or value, life=life)
 
     def run(self, limits: Limits, snapshots: Snapshots | None = None) -> Iterator[Event]:
-        return sweep(Lanes(self.trainer), self.study, self.searched, limits, self.seeds, snapshots=snapshots)
+        lanes = Lanes(self.trainer)
+        return sweep(lanes, self.study, self.searched, limits, self.seeds, keep=self.keep, snapshots=snapshots)
 
     def close(self) -> None:
         self.study.close()
@@ -72,6 +84,18 @@ def outcome(study: Study) -> list[Any]:
         (t.number, t.state, t.value, t.params, t.intermediate, {k: v for k, v in t.attributes.items() if k != "lanes"})
         for t in study.trials()
     ]
+
+
+def timeless(log: Path) -> list[dict[str, Any]]:
+    """The records of a log without what no two sweeps have in common."""
+    left_out = ("crc", "synced", "worker_id", "datetime_start", "datetime_complete")
+    records = [{key: value for key, value in record.items() if key not in left_out} for record in journal.read(log)]
+    for record in records:
+        for attributes in (record.get("user_attr", {}), *record.get("system_attr", {}).values()):
+            if isinstance(attributes, dict):
+                for name in ("lanes", "jaxdqn_log"):
+                    attributes.pop(name, None)
+    return records
 
 
 def lanes_of(study: Study) -> list[Any]:
@@ -221,6 +245,92 @@ def test_an_agent_that_ends_elsewhere_than_recorded_holds_nothing_up(tmp_path: P
     assert again.study.counts()["running"] == 0
     assert [t.number for t in again.study.trials()] == list(range(30))
     again.close()
+
+
+MIXED = """
+env_steps = 60_000
+rungs = 5_000
+[hyperparameters]
+learning_rate = { low = 1e-5, high = 1e-1, log = true }
+train_period = { choices = [1, 3, 4, 7, 8] }
+gradient_steps = { choices = [1, 2, 4] }
+batch_size = { choices = [16, 128] }
+"""
+CELLS = """
+env_steps = 60_000
+rungs = 5_000
+[hyperparameters]
+gamma = { choices = [0.9, 0.99, 0.999] }
+train_period = { choices = [1, 4, 8] }
+batch_size = { choices = [16, 32, 64, 128] }
+"""
+SMALLEST = """
+env_steps = 60_000
+rungs = 5_000
+solved_return = 100
+minimize = "num_parameters"
+[hyperparameters]
+learning_rate = { low = 1e-5, high = 1e-1, log = true }
+hidden_width = { choices = [2, 8, 32] }
+hidden_layers = { low = 0, high = 2 }
+"""
+
+
+def sometimes_diverging(phase: int, trial: int, seed: int) -> float:
+    lost = np.random.default_rng([trial, seed, 1]).random() < 0.3
+    return float("nan") if lost else value(phase, trial, seed)
+
+
+KINDS = {
+    "sobol": {"sampler": "sobol", "pruner": "optuna-halving"},
+    "median": {"sampler": "random", "pruner": "median", "seeds": 2},
+    "percentile": {"pruner": "percentile", "seeds": 3},
+    "hyperband": {"sampler": "optuna-tpe", "pruner": "hyperband"},
+    "grid": {"sampler": "grid", "text": CELLS},
+    "two objectives": {"sampler": "optuna-tpe", "pruner": "none", "text": SMALLEST, "seeds": 2},
+    "diverging": {"score": sometimes_diverging, "seeds": 2},
+    "all diverging": {"score": lambda *_: float("nan")},
+    "passed over": {"text": MIXED, "layout": Layout(rows=3, devices=2, block=6), "seeds": 2},
+    "one row": {"layout": Layout(rows=1, devices=1, block=5), "seeds": 2},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_is_swept_a_cut_changes_no_record_of_it(tmp_path: Path, kind: str) -> None:
+    limits, how = Limits(trials=36), KINDS[kind]
+    cuts, told, lanes = cut_everywhere(tmp_path, limits, **how)
+    records = timeless(tmp_path / "whole" / "study.log")
+    if kind == "passed over":
+        assert any(record.get("system_attr", {}).get(SENT, {}).get("passed_over") for record in records)
+    for cut in cuts[::3]:
+        again = Sweep(cut, **how)
+        list(again.run(limits))
+        assert (outcome(again.study), lanes_of(again.study)) == (told, lanes)
+        again.close()
+        assert timeless(cut / "study.log") == records
+
+
+def test_a_cut_saves_every_agent_once_more_at_most_and_leaves_none_out(tmp_path: Path) -> None:
+    def saver(kept: dict[tuple[int, int], list[float]]) -> Callable[[Agent], None]:
+        def keep(agent: Agent) -> None:
+            assert agent.params is not None
+            kept[agent.trial, agent.seed_index] = np.asarray(agent.params["linear"]["bias"]).tolist()
+
+        return keep
+
+    limits, expected = Limits(trials=30), dict[tuple[int, int], list[float]]()
+    cuts, told, _ = cut_everywhere(tmp_path, limits, seeds=2, keep=saver(expected))
+    for visits in range(1, len(cuts), 3):
+        kept: dict[tuple[int, int], list[float]] = {}
+        path = tmp_path / f"saving-{visits}"
+        for until in (visits, len(cuts) + 1):
+            run = Sweep(path, seeds=2, keep=saver(kept))
+            events = (event for event in run.run(limits) if isinstance(event, Visited))
+            list(itertools.islice(events, until))
+            told_now = outcome(run.study)
+            run.close()
+        assert told_now == told
+        assert kept == expected
 
 
 def test_the_log_without_lanes_says_nothing_of_them() -> None:
