@@ -12,7 +12,7 @@ from pathlib import Path
 from jaxdqn import mirror
 from jaxdqn.files import flush_directory, read_at_most, write_whole
 from jaxdqn.mirror import Piece
-from jaxdqn.redact import hide_password
+from jaxdqn.redact import hide_password, short
 
 _MAX_FILE = 1 << 30  # bytes of an agent
 _MAX_LINE = 10_000_000
@@ -23,18 +23,31 @@ def check(target: Path, output: Path) -> None:
 
     The directory above it has to be there: a drive that is not mounted would be made on the disk that gets lost.
     """
+    try:
+        _check(target, output)
+    except OSError as error:
+        raise ValueError(f"--backup-to {short(str(target))} can't be written: {error.strerror or error}") from error
+
+
+def _check(target: Path, output: Path) -> None:
     there, ours = Path(os.path.realpath(target)), Path(os.path.realpath(output))
     if there == ours or there in ours.parents or ours in there.parents:
-        raise ValueError(f"--backup-to {str(target)!r} is not allowed: it and {str(output)!r} are one inside the other")
+        raise ValueError(
+            f"--backup-to {short(str(target))} is not allowed: it and {str(output)!r} are one inside the other"
+        )
     if not os.path.lexists(there) and not there.parent.is_dir():
-        raise ValueError(f"--backup-to {str(target)!r} can't be written: there is no {str(there.parent)!r} (mounted?)")
+        raise ValueError(
+            f"--backup-to {short(str(target))} can't be written: there is no {str(there.parent)!r} (mounted?)"
+        )
     writable = there if os.path.lexists(there) else there.parent
     if not writable.is_dir() or not os.access(writable, os.W_OK | os.X_OK):
-        raise ValueError(f"--backup-to {str(target)!r} can't be written: {str(writable)!r} is no writable directory")
+        raise ValueError(
+            f"--backup-to {short(str(target))} can't be written: {str(writable)!r} is no writable directory"
+        )
     if not (there / mirror.LOG).is_dir() and any(
         (there / name).exists() for name in ("study.log", mirror.DATABASE, mirror.REPORT, mirror.AGENTS)
     ):
-        raise ValueError(f"--backup-to {str(target)!r} holds other files and no backup: choose an empty directory")
+        raise ValueError(f"--backup-to {short(str(target))} holds other files and no backup: choose an empty directory")
 
 
 def restore(target: Path, log: Path, study_name: str) -> str | None:

@@ -79,7 +79,7 @@ def from_sweep(output: Path, trial: int | None) -> tuple[Space, int, float | Non
         there = f"trials 0 to {len(history.trials) - 1}" if history.trials else "no trial"
         raise ValueError(f"trial {number} is not in {str(output)!r}: it has {there}")
     known = history.trials[number]
-    if known.params.keys() != history.space.searched.keys():  # the commit of its many records was cut off
+    if known.params.keys() != history.space.searched.keys():  # of another program, whose commits may be cut off
         raise ValueError(f"trial {number} in {str(output)!r} was never given all its values")
     values = history.space.hyperparams(known.params)._asdict()
     return replace(history.space, searched={}, fixed=values), number, known.value

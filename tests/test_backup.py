@@ -113,6 +113,7 @@ def test_a_piece_of_the_log_is_written_once_and_never_replaced(tmp_path: Path) -
 
 def test_only_what_brings_a_sweep_back_is_sent(tmp_path: Path) -> None:
     out, drive = tmp_path / "out", tmp_path / "drive"
+    swept(out, trials=1, confirm_top=0)  # files without their log would be refused
     for name in (
         "snapshots/0/replay.npy",
         "agents/winner.gif",

@@ -44,6 +44,8 @@ class Seeded:
         self.config, self.layout, self.seed = config, layout, np.uint32(seed)
         self._stand_in = StandIn(config, layout)
         self.dispatch, self.read, self.params = self._stand_in.dispatch, self._stand_in.read, self._stand_in.params
+        self.state, self.restore = self._stand_in.state, self._stand_in.restore
+        self.fingerprint = self._stand_in.fingerprint
         Seeded.made += 1
 
     def compile(self) -> float:

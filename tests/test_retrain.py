@@ -118,10 +118,8 @@ def test_a_sweep_without_a_finished_trial_has_no_winner(tmp_path: Path) -> None:
 def test_a_trial_whose_asking_was_cut_off_has_no_values_to_train(tmp_path: Path) -> None:
     searched = space.load("default")
     study = open_study(tmp_path / "study.log", "s", searched, {**searched.identity(), "seed": 0}, "random", 0)
-    study.ask(1)
+    study._study.ask()  # as Optuna does it: the values come later
     study.close()
-    log = tmp_path / "study.log"
-    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-4]))
     with pytest.raises(ValueError, match=r"trial 0 .* was never given all its values"):
         from_sweep(tmp_path, 0)
 
