@@ -234,9 +234,11 @@ def set_up(points: Points) -> None:
         os.rename(source, target)
         points.pass_by("after a snapshot's name")
 
-    def replace_agent(source: Path, target: Path) -> None:
+    publish = files.publish
+
+    def publish_agent(staged: Path, target: Path) -> None:
         points.pass_by("before an agent's file")
-        os.replace(source, target)
+        publish(staged, target)
         points.pass_by("between or after an agent's files")
 
     def replace(source: Path, target: Path) -> None:
@@ -247,7 +249,7 @@ def set_up(points: Points) -> None:
     known = vars(os)
     journal.os = SimpleNamespace(**{**known, "write": write, "fsync": fsync})  # type: ignore[attr-defined]
     snapshot.os = SimpleNamespace(**{**known, "rename": rename})  # type: ignore[attr-defined]
-    saved_agent.os = SimpleNamespace(**{**known, "replace": replace_agent})  # type: ignore[attr-defined]
+    saved_agent.publish = publish_agent
     files.os = SimpleNamespace(**{**known, "replace": replace})  # type: ignore[attr-defined]
 
 
