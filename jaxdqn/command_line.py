@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shlex
@@ -68,20 +69,32 @@ def stop_on_signals(leave_after_s: float | None = None, goodbye: str = "") -> th
 
     def listen() -> None:
         _next_of(signals, heard)
-        os.write(2, b"ending after this segment; once more to leave at once\n")
         stop.set()
+        _say("ending after this segment; once more to leave at once\n")
         heard.settimeout(leave_after_s)
+        last = "\x1b[?25h" if os.isatty(2) else ""  # a live table hides the cursor
         try:
             _next_of(signals, heard)
         except TimeoutError:
-            os.write(2, f"{goodbye}\n".encode(errors="backslashreplace"))
-        if os.isatty(2):
-            os.write(2, b"\x1b[?25h")  # a live table hides the cursor
+            last = f"{goodbye}\n{last}"
         told.close()
+        _say(last)
         os._exit(130)
 
     threading.Thread(target=listen, name="signals", daemon=True).start()
     return stop
+
+
+def _say(text: str) -> None:
+    """Write to stderr, but wait no longer than a moment for whoever reads it, and not at all if nobody does."""
+
+    def write() -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, text.encode(errors="backslashreplace"))
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    writer.join(0.2)
 
 
 def _next_of(signals: tuple[signal.Signals, ...], heard: socket.socket) -> None:

@@ -139,6 +139,10 @@ class SimulatedDevice:
         """Return no state."""
         return []
 
+    def state_bytes(self, row: int) -> int:
+        """Return that there is none."""
+        return 0
+
     def restore(self, row: int, state: list[np.ndarray]) -> None:
         """Do nothing."""
 
@@ -220,6 +224,9 @@ class _Recorded:
 
     def state(self, row: int) -> list[np.ndarray]:
         return self.population.state(row)
+
+    def state_bytes(self, row: int) -> int:
+        return self.population.state_bytes(row)
 
     def restore(self, row: int, state: list[np.ndarray]) -> None:
         self.population.restore(row, state)

@@ -49,6 +49,9 @@ class Trainer(Protocol):
     def state(self, row: int) -> list[np.ndarray]:
         """Return all that is needed to go on with a row, between `read` and `dispatch`."""
 
+    def state_bytes(self, row: int) -> int:
+        """Return the bytes of that."""
+
     def restore(self, row: int, state: list[np.ndarray]) -> None:
         """Go on with a row from a state that `state` returned."""
 

@@ -68,8 +68,12 @@ def open_plan(plan: Plan, show: Callable[[str], None] = lambda _: None) -> Opene
         directions = ("maximize", "minimize") if plan.space.minimize else ("maximize",)
         return StorageSink(storage, plan.study_name, plan.space.searched, attributes, directions)
 
-    files.sweep_away(plan.output)
-    layout = _layout_of(opened.past().where, settings) or layout
+    try:
+        files.sweep_away(plan.output)
+        layout = _layout_of(opened.past().where, settings) or layout
+    except BaseException:
+        opened.close()
+        raise
     return Opened(plan, config, layout, opened, None if storage is None else connect, restored)
 
 

@@ -103,6 +103,10 @@ class Population:
         """Return a copy of all that is on the devices of row `row`, between `read` and `dispatch`."""
         return [np.array(leaf) for leaf in jax.tree.leaves(self.rows[row])]
 
+    def state_bytes(self, row: int) -> int:
+        """Return the bytes of a row's state."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.rows[row]))
+
     def restore(self, row: int, state: list[np.ndarray]) -> None:
         """Put row `row` back into a state."""
         structure = jax.tree.structure(self.rows[row])

@@ -104,7 +104,7 @@ def replay(
     for row, born in enumerate(births):
         start = min((index for _, index in born.values()), default=counts[row] - 1)
         there = saved.get(row)
-        if there is not None and start < there.num_segments <= counts[row]:
+        if there is not None and _spares(there, born, start, counts[row]):
             start = there.num_segments
             known = {lane: agent for lane, (agent, index) in born.items() if index < start}
             for agent in known.values():
@@ -126,6 +126,12 @@ def replay(
             done += 1
             yield done, total
         sent[row] += 1
+
+
+def _spares(there: Saved, born: Mapping[int, tuple[Agent, int]], start: int, count: int) -> bool:
+    """Return whether a saved state spares segments of a row and knows all that were there and are in flight."""
+    names = [(agent.trial, agent.seed_index) for agent, index in born.values() if index < there.num_segments]
+    return start < there.num_segments <= count and all(name in there.noted for name in names)
 
 
 def _births(

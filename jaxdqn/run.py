@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,7 +67,56 @@ def run(
     """
     started = process_started or time.monotonic()
     stop = stop or threading.Event()
-    plan, layout, settings, trials = opened.plan, opened.layout, opened.plan.settings, opened.study
+    plan, trials, stages, accounts = opened.plan, opened.study, _stages(opened), Accounts()
+    followers: Recording | None = None
+    try:
+        _announce(opened, show)
+        trials.describe(_description(plan), plan.settings.command)
+        trials.commit()
+        followers = Recording(plan, opened.config, trials, opened.connect_storage, show)
+        trained = _Trained(opened.layout, time.monotonic())
+        if stages.done:
+            show("nothing to train: the study has all that was asked for")
+            snapshot.remove(plan.output / _SNAPSHOTS)  # a process that was killed may have left them
+        elif not stop.is_set():
+            trained = _train(opened, stages, followers, accounts, make_population, show, stop, started)
+        ended, done = time.monotonic(), stages.done
+        stopped = stop.is_set() and not done
+        trials.close()
+        conclusion, failures = _conclude(plan, stages, show, report=plan.settings.report and not stopped)
+    except BaseException:
+        trials.close(commit=False)  # a visit is in the log whole or not at all
+        if followers:
+            followers.close(patience_s=STOPPED_PATIENCE_S)
+        raise
+    failures += followers.close(conclusion, STOPPED_PATIENCE_S if stopped else PATIENCE_S)
+    for failure in failures:
+        show(failure)
+    return Result(
+        plan=plan,
+        layout=trained.layout,
+        best=trials.best(),
+        confirmed=stages.confirmed,
+        verdict=stages.verdict,
+        counts=trials.counts(),
+        accounts=accounts,
+        snapshots=trained.snapshots.summary() if trained.snapshots else {},
+        env_steps=trained.env_steps,
+        wall_s=time.monotonic() - started,
+        start_s=trained.start - started,
+        compile_s=trained.compile_s,
+        train_s=ended - trained.start,
+        drain_s=time.monotonic() - ended,
+        compiles_after_start=trained.compiles,
+        stopped=stopped,
+        done=done,
+        failures=failures,
+    )
+
+
+def _announce(opened: Opened, show: Show) -> None:
+    """Say what a user would not expect."""
+    settings, layout, trials = opened.plan.settings, opened.layout, opened.study
     if ignored := devices.ignored_gpu():
         show(f"warning: {ignored}")
     if settings.lanes not in (None, layout.lanes):
@@ -75,79 +124,54 @@ def run(
     if opened.restored:
         show(opened.restored)
     if trials.repaired:
-        show(
-            f"the end of the log, cut off while it was written, was moved to {plan.log}.torn ({trials.repaired} bytes)"
-        )
-    stages = _stages(opened)
-    trials.describe(_description(plan), settings.command)
-    trials.commit()
-    compile_s, compiles, accounts, lanes = 0.0, _CompileCounter(), Accounts(), None
+        torn = f"{opened.plan.log}.torn ({trials.repaired} bytes)"
+        show(f"the end of the log, cut off while it was written, was moved to {torn}")
+
+
+@dataclass
+class _Trained:
+    """What training took."""
+
+    layout: Layout
+    start: float  # when the first segment began, by `time.monotonic`
+    compile_s: float = 0.0
+    env_steps: int = 0
+    compiles: int = 0  # after the start
     snapshots: Snapshots | None = None
-    start = time.monotonic()
-    followers = Recording(plan, opened.config, trials, opened.connect_storage, show)
-    try:
-        if stages.done:
-            show("nothing to train: the study has all that was asked for")
-            snapshot.remove(plan.output / _SNAPSHOTS)  # a process that was killed may have left them
-        elif not stop.is_set():
-            if plan.sampler == "tpe" and settings.trials and settings.trials <= layout.lanes // plan.space.seeds:
-                show(
-                    f"{settings.trials} trials train all at once: all of them come from a Sobol sequence, none from TPE"
-                )
-            population, compile_s = _compiled(opened, make_population, show)
-            layout = population.layout
-            start = time.monotonic()
-            lanes = Lanes(population, space.common_period(plan.space), SPEEDS[devices.platform()], accounts)
-            if settings.snapshot_every:
-                owner = {"log": trials.log_id, **population.fingerprint, **asdict(layout)}
-                limit = round(settings.snapshot_mib * 2**20)
-                snapshots = Snapshots(plan.output / _SNAPSHOTS, owner, settings.snapshot_every, limit)
-            with compiles:
-                for event in stages.run(lanes, stop.is_set, started, snapshots):
-                    if isinstance(event, Visited):
-                        accounts.follower_wait_s += followers.visited(event)
-                    elif isinstance(event, TrialEnded):
-                        accounts.follower_wait_s += followers.ended(event, trials.trial(event.number))
-                    show(event)
-                    for message in snapshots.news() if snapshots else []:
-                        show(message)
-    except BaseException:
-        try:
-            trials.close(commit=False)  # a visit is in the log whole or not at all
-        finally:
-            followers.close(patience_s=STOPPED_PATIENCE_S)
-        raise
-    ended, done = time.monotonic(), stages.done
-    stopped = stop.is_set() and not done
-    try:
-        trials.close()
-        conclusion, failures = _conclude(plan, stages, show, report=settings.report and not stopped)
-    except BaseException:
-        followers.close(patience_s=STOPPED_PATIENCE_S)
-        raise
-    failures += followers.close(conclusion, STOPPED_PATIENCE_S if stopped else PATIENCE_S)
-    for failure in failures:
-        show(failure)
-    return Result(
-        plan=plan,
-        layout=layout,
-        best=trials.best(),
-        confirmed=stages.confirmed,
-        verdict=stages.verdict,
-        counts=trials.counts(),
-        accounts=accounts,
-        snapshots=snapshots.summary() if snapshots else {},
-        env_steps=lanes.env_steps if lanes else 0,
-        wall_s=time.monotonic() - started,
-        start_s=start - started,
-        compile_s=compile_s,
-        train_s=ended - start,
-        drain_s=time.monotonic() - ended,
-        compiles_after_start=compiles.count,
-        stopped=stopped,
-        done=done,
-        failures=failures,
-    )
+
+
+def _train(
+    opened: Opened,
+    stages: Stages,
+    followers: Recording,
+    accounts: Accounts,
+    make_population: MakePopulation,
+    show: Show,
+    stop: threading.Event,
+    started: float,
+) -> _Trained:
+    """Compile the population and do what is left; everything that happens is shown and followed."""
+    plan, settings, trials = opened.plan, opened.plan.settings, opened.study
+    if plan.sampler == "tpe" and settings.trials and settings.trials <= opened.layout.lanes // plan.space.seeds:
+        show(f"{settings.trials} trials train all at once: all of them come from a Sobol sequence, none from TPE")
+    population, compile_s = _compiled(opened, make_population, show)
+    snapshots: Snapshots | None = None
+    if settings.snapshot_every:
+        owner = {"log": trials.log_id, **population.fingerprint, **asdict(population.layout)}
+        limit = round(settings.snapshot_mib * 2**20)
+        snapshots = Snapshots(plan.output / _SNAPSHOTS, owner, settings.snapshot_every, limit)
+    start, compiles = time.monotonic(), _CompileCounter()
+    lanes = Lanes(population, space.common_period(plan.space), SPEEDS[devices.platform()], accounts)
+    with compiles:
+        for event in stages.run(lanes, stop.is_set, started, snapshots):
+            if isinstance(event, Visited):
+                accounts.follower_wait_s += followers.visited(event)
+            elif isinstance(event, TrialEnded):
+                accounts.follower_wait_s += followers.ended(event, trials.trial(event.number))
+            show(event)
+            for message in snapshots.news() if snapshots else []:
+                show(message)
+    return _Trained(population.layout, start, compile_s, lanes.env_steps, compiles.count, snapshots)
 
 
 def _stages(opened: Opened) -> Stages:

@@ -67,12 +67,12 @@ class Snapshots:
         if self._taken is None:
             if now < self._due or (self._writer and self._writer.is_alive()) or self.too_large:
                 return
+            size = len(lanes.rows) * lanes.trainer.state_bytes(row)
+            if size > self._max_bytes:
+                self.too_large = size
+                return
             self._taken = {}
         state = lanes.trainer.state(row)
-        size = len(lanes.rows) * sum(array.nbytes for array in state)
-        if size > self._max_bytes:
-            self._taken, self.too_large = None, size
-            return
         agents = [agent for block in lanes.rows[row] for agent in block if agent is not None]
         noted = {
             (agent.trial, agent.seed_index): Noted([list(totals) for totals in agent.history], agent.validated_so_far)
@@ -92,6 +92,12 @@ class Snapshots:
         a_visit = (self._visits[-1] - self._visits[0]) / (len(self._visits) - 1) if len(self._visits) > 1 else 0.0
         self._due = 0.0
         return 0 if self.too_large or visits * a_visit > _URGENT_S else visits
+
+    def keep_only(self, since: int, clock: int) -> None:
+        """Remove all snapshots but those of visits after `since`, up to `clock`."""
+        for path in self._all():
+            if not since < int(path.name) <= clock:
+                remove(path)
 
     def latest(self, clock: int, state: Callable[[int], list[np.ndarray]], since: int = 0) -> dict[int, Saved]:
         """Return the last snapshot of a log that has come to visit `clock`, by row; nothing if none can be used.
@@ -114,7 +120,10 @@ class Snapshots:
 
     def news(self) -> list[str]:
         """Return what a user should know and was not told yet."""
-        large = f"{self.too_large / 2**20:,.0f} MiB of lanes are more than a snapshot may have: none is taken"
+        large = (
+            f"{self.too_large / 2**20:,.0f} MiB of lanes are more than a snapshot may have (--snapshot-mib): none is"
+            " taken, agents in flight would be trained again"
+        )
         known = [*self.refused, *([large] if self.too_large else []), *([self.failure] if self.failure else [])]
         new = [message for message in known if message not in self._told]
         self._told.update(new)

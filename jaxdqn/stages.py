@@ -15,7 +15,7 @@ from jaxdqn import confirm, saved_agent
 from jaxdqn.config import Config
 from jaxdqn.confirm import Candidate, Confirmation, Fresh, missing, train_anew
 from jaxdqn.evaluate import Phase
-from jaxdqn.events import Event, Retrained
+from jaxdqn.events import Event, Retrained, Visited
 from jaxdqn.host_agent import Agent
 from jaxdqn.lanes import Lanes
 from jaxdqn.saved_agent import SavedAgent
@@ -47,7 +47,7 @@ class Stages:
         """Agents are saved below `output`; those of the search only where `save_all` says so.
 
         All of it ends within `budget_s`, if that is given: the search leaves what the other stages should take, but
-        has half of it at least.
+        has half of what is left when it begins, and visits each row at least once.
         """
         self.budget_s = budget_s
         self.study, self.space, self.config, self.limits, self.fresh = study, space, config, limits, fresh
@@ -63,20 +63,27 @@ class Stages:
     ) -> Iterator[Event]:
         """Do what is left, from `started` on (by `time.monotonic`)."""
         keep = self._save if self.save_all else None
-        began, budget_s = time.monotonic(), np.inf if self.budget_s is None else self.budget_s
+        began, visits = time.monotonic(), 0
+        ends = np.inf if self.budget_s is None else started + self.budget_s
 
         def enough() -> bool:
-            left_s = started + budget_s - time.monotonic()
-            return stopped() or left_s <= min(self._needed_s(lanes, began), budget_s / 2)
+            left_s = ends - time.monotonic()
+            late = left_s <= min(self._needed_s(lanes, began), (ends - began) / 2)
+            return stopped() or (late and visits >= len(lanes.rows))
 
         def over() -> bool:
-            return stopped() or time.monotonic() - started >= budget_s
+            return stopped() or time.monotonic() >= ends
 
         try:
-            yield from sweep(lanes, self.study, self.space, self.limits, self.space.seeds, enough, keep, snapshots)
-        finally:
+            for event in sweep(lanes, self.study, self.space, self.limits, self.space.seeds, enough, keep, snapshots):
+                visits += isinstance(event, Visited)
+                yield event
+        except BaseException:
             if snapshots:
-                snapshots.close(keep=not satisfied(self.study, self.limits))
+                snapshots.close(keep=True)
+            raise
+        if snapshots:
+            snapshots.close(keep=not satisfied(self.study, self.limits))
         if over():
             return
         yield from self._train(lanes, self._candidates(), Phase.CONFIRM, self.fresh.seeds, over)

@@ -66,7 +66,10 @@ class _Scheduler:
     def run(self, stopped: Callable[[], bool]) -> Iterator[Event]:
         if satisfied(self.study, self.limits) or stopped():
             return
-        yield from self._resume()
+        yield from self._resume(stopped)
+        if stopped():
+            self.lanes.clear()
+            return
         idle = [row for row in range(self.layout.rows) if not self.lanes.under_way[row]]
         if idle:
             self._ask(sum(map(self.lanes.num_free, idle)))
@@ -80,7 +83,7 @@ class _Scheduler:
                     yield from self._visit(self.next_row)
         self.lanes.clear()
 
-    def _resume(self) -> Iterator[Event]:
+    def _resume(self, stopped: Callable[[], bool]) -> Iterator[Event]:
         """Put the lanes to where the log's last visit left them; on another machine, agents in flight start over."""
         past = self.study.past()
         where = {**self.lanes.trainer.fingerprint, **asdict(self.layout)}
@@ -94,6 +97,8 @@ class _Scheduler:
                 agents[name].settle(result)
         started = {name for segment in past.segments for name in segment.placed.values()}
         in_flight = sum(name in started and not agent.ended for name, agent in agents.items())
+        if self.snapshots:  # others are of a log that was longer, or of lanes that were emptied
+            self.snapshots.keep_only(past.since if past.where == where else past.clock, past.clock)
         if past.where == where:
             begun = time.monotonic()
             done = total = 0
@@ -101,6 +106,8 @@ class _Scheduler:
             saved = self.snapshots.latest(past.clock, state, past.since) if self.snapshots else {}
             for done, total in recovery.replay(self.lanes, past, agents, saved):
                 yield Resumed(in_flight, done, total)
+                if stopped():
+                    return
             self.accounts.resume_s += time.monotonic() - begun
             self.unchecked = {trial: dict(self.study.trial(trial).intermediate) for trial in self.open}
             yield Resumed(in_flight, done, total, over=True, seconds=self.accounts.resume_s)
@@ -112,10 +119,10 @@ class _Scheduler:
                 self.lanes.visits += 1
                 self.study.at(self.lanes.visits)
             self.study.begin(where)
-        waiting = [agent for agent in self.lanes.queue if agent.lane < 0 and not agent.ended]
-        self.lanes.queue = waiting
-        for agent, passed_over in zip(waiting, past.passed_over, strict=False):
-            agent.passed_over = passed_over
+        self.lanes.queue = [agent for agent in self.lanes.queue if agent.lane < 0 and not agent.ended]
+        if past.where == where:
+            for agent, passed_over in zip(self.lanes.queue, past.passed_over, strict=False):
+                agent.passed_over = passed_over
         # A result that differs may have ended an agent early: its trial has nothing more to wait for.
         for trial in [number for number, (_, open_) in self.open.items() if all(agent.ended for agent in open_)]:
             self._judge(trial)

@@ -45,6 +45,9 @@ class StandIn:
         assert self._progress[row] is None, "it is under way"
         return [each[row].copy() for each in self._each]
 
+    def state_bytes(self, row: int) -> int:
+        return sum(each[row].nbytes for each in self._each)
+
     def restore(self, row: int, state: list[np.ndarray]) -> None:
         self.restored.append(row)
         for each, saved in zip(self._each, state, strict=True):

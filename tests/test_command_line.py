@@ -8,6 +8,7 @@ import inspect
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -440,3 +441,36 @@ def test_a_study_that_ran_out_of_time_is_offered_the_same_again(
 
 def test_a_grid_that_was_trained_is_offered_nothing_more(script: ModuleType) -> None:
     assert script._resume_command(result(Settings(trials=12, sampler="grid"), 12, 1.0)) is None
+
+
+@pytest.mark.parametrize("reader", ["gone", "asleep"])
+def test_a_signal_is_heard_whoever_reads_stderr(reader: str) -> None:
+    code = """
+import os, signal, sys, time
+from jaxdqn.command_line import stop_on_signals
+stop = stop_on_signals()
+if sys.argv[1] == "asleep":
+    os.set_blocking(2, False)
+    try:
+        while os.write(2, b"x" * 4096):
+            pass
+    except BlockingIOError:
+        os.set_blocking(2, True)
+print("ready", flush=True)
+print("stopped" if stop.wait(20) else "deaf", flush=True)
+os._exit(0)
+"""
+    reading, writing = os.pipe()
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, reader], stdout=subprocess.PIPE, stderr=writing, env=environment, text=True
+    ) as child:
+        os.close(writing)
+        if reader == "gone":
+            os.close(reading)
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        child.send_signal(signal.SIGINT)
+        assert child.stdout.readline() == "stopped\n"
+    if reader == "asleep":
+        os.close(reading)

@@ -45,7 +45,7 @@ class Seeded:
         self._stand_in = StandIn(config, layout)
         self.dispatch, self.read, self.params = self._stand_in.dispatch, self._stand_in.read, self._stand_in.params
         self.state, self.restore = self._stand_in.state, self._stand_in.restore
-        self.fingerprint = self._stand_in.fingerprint
+        self.fingerprint, self.state_bytes = self._stand_in.fingerprint, self._stand_in.state_bytes
         Seeded.made += 1
 
     def compile(self) -> float:

@@ -12,7 +12,9 @@ import pytest
 from jaxdqn import fingerprint, opening, run
 from jaxdqn.config import Config, Layout
 from jaxdqn.events import Event, Resumed, Visited
+from jaxdqn.journal import Journal, LogError
 from jaxdqn.result import Result
+from tests.kills import clock
 from tests.small_sweep import planned, score
 from tests.stand_in import StandIn
 
@@ -134,3 +136,47 @@ def test_no_number_that_is_none_is_in_the_log(tmp_path: Path) -> None:
     for line in (tmp_path / "study.log").read_text().splitlines():
         json.loads(line, parse_constant=refuse)
     json.dumps(result.summary(), allow_nan=False)
+
+
+def full(journal: Journal) -> None:
+    raise LogError("the log can't be written: No space left on device")
+
+
+def test_a_log_that_cannot_be_written_is_let_go_and_can_be_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = opening.open_plan(planned(tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "commit", full)
+        with pytest.raises(LogError):
+            run.run(opened, lambda _: None, make_population=Small)
+    assert ran(tmp_path)[0].counts["complete"] == 8
+
+
+def test_a_full_disk_at_the_last_visit_keeps_the_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = opening.open_plan(planned(tmp_path, trials=60, snapshot_every=1e-9))
+    commit = Journal.commit
+
+    def last_fails(journal: Journal) -> None:
+        if sum(opened.study.counts().values()) == 60 and not opened.study.counts()["running"]:
+            full(journal)
+        commit(journal)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "commit", last_fails)
+        with pytest.raises(LogError):
+            run.run(opened, lambda _: None, make_population=Small)
+    assert list((tmp_path / "snapshots").iterdir())
+    result, _ = ran(tmp_path, trials=60)
+    whole, _ = ran(tmp_path / "whole", trials=60)
+    assert ends(result) == ends(whole)
+    assert not (tmp_path / "snapshots").exists()
+
+
+def test_a_budget_that_is_over_when_training_begins_still_brings_a_visit_of_each_row(tmp_path: Path) -> None:
+    clocks = []
+    for _ in range(3):
+        result, _ = ran(tmp_path, trials=60, time_budget=1e-3)
+        clocks.append(clock(tmp_path / "study.log"))
+        assert not result.done
+    assert clocks == sorted({*clocks})

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxdqn.events import Differing, Resumed, Visited
+from jaxdqn.events import Differing, Event, Resumed, Visited
+from jaxdqn.lanes import Lanes
 from jaxdqn.snapshot import Snapshots
+from jaxdqn.sweep import sweep
 from jaxdqn.trials import Limits
 from tests.test_recovery import LAYOUT, Sweep, lanes_of, outcome, timeless
 
@@ -170,6 +172,39 @@ def test_a_snapshot_that_is_ahead_of_the_log_is_not_used(cut: Path) -> None:
     run.close()
 
 
+def test_snapshots_that_are_newer_than_a_log_that_was_put_back_are_removed(cut: Path, alone: Any) -> None:
+    early = Sweep(cut.with_name("early"), seeds=2)
+    for event in early.run(LIMITS):
+        if isinstance(event, Visited) and early.study.past().clock == 5:
+            break
+    early.close()
+    shutil.copy(cut.with_name("early") / "study.log", cut)
+    run, saved, names = Sweep(cut, seeds=2), snapshots(cut), taken(cut)
+    for event in run.run(LIMITS, saved):
+        if isinstance(event, Visited) and run.study.past().clock == 9:
+            break
+    saved.close(keep=True)
+    assert not run.trainer.restored
+    assert max(map(int, taken(cut))) <= 9 < min(map(int, names))
+    run.close()
+    run, _ = resumed(cut, snapshots(cut))
+    assert outcome(run.study) == alone[0]
+    run.close()
+
+
+def test_a_stop_while_agents_are_brought_back_waits_for_no_more_of_their_segments(cut: Path, alone: Any) -> None:
+    run, seen = Sweep(cut, seeds=2), list[Event]()
+    before = run.study.past()
+    for event in sweep(Lanes(run.trainer), run.study, run.searched, LIMITS, 2, stopped=lambda: bool(seen)):
+        seen.append(event)
+    assert [type(event) for event in seen] == [Resumed]
+    assert run.study.past() == before
+    run.close()
+    run, _ = resumed(cut, snapshots(cut))
+    assert outcome(run.study) == alone[0]
+    run.close()
+
+
 def test_a_manifest_torn_at_any_byte_is_refused_and_the_older_snapshot_used(cut: Path) -> None:
     run, (older, newer) = Sweep(cut, seeds=2), taken(cut)
     clock, manifest = run.study.past().clock, cut / "snapshots" / newer / "manifest.json"
@@ -252,9 +287,6 @@ def test_a_disk_that_takes_no_snapshot_stops_nothing(
 def test_a_stop_takes_a_last_snapshot(tmp_path: Path) -> None:
     run, saved, visits = Sweep(tmp_path, seeds=2), snapshots(tmp_path, every_s=1e6), itertools.count(1)
     stop: list[int] = []
-    from jaxdqn.lanes import Lanes
-    from jaxdqn.sweep import sweep
-
     for event in sweep(
         Lanes(run.trainer), run.study, run.searched, LIMITS, 2, stopped=lambda: bool(stop), snapshots=saved
     ):
