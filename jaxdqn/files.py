@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 _UMASK = os.umask(0o077)  # which can't be read without being set: once, before there are threads
 os.umask(_UMASK)
@@ -31,14 +32,24 @@ def stage(path: Path, content: bytes) -> Path:
     """
     beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        with open(beside, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        put(beside, content)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
     return beside
+
+
+def create(path: Path) -> BinaryIO:
+    """Open a new file that nobody else may read."""
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
+
+
+def put(path: Path, content: bytes) -> None:
+    """Put a new file on the disk that nobody else may read."""
+    with create(path) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sweep_away(directory: Path, older_than_s: float = 60.0) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxdqn import mirror
-from jaxdqn.files import flush_directory, read_at_most, write_whole
+from jaxdqn.files import create, flush_directory, publish, read_at_most, write_whole
 from jaxdqn.mirror import Piece
 from jaxdqn.redact import hide_password, short
 
@@ -101,7 +101,7 @@ def _put_back(target: Path, there: Sequence[Piece], log: Path, study_name: str) 
             content = read_at_most(target / name, _MAX_FILE)
             mirror.make_parents(output, name)
             write_whole(output / name, content)
-        os.replace(staged, log)
+        publish(staged, log)
     finally:
         staged.unlink(missing_ok=True)
     flush_directory(output)
@@ -116,7 +116,7 @@ def _assemble(pieces: Sequence[Piece], beside: Path) -> Path:
     """
     staged, size = beside.with_name(f".{secrets.token_hex(8)}.tmp"), 0
     try:
-        with staged.open("xb") as file:
+        with create(staged) as file:
             for piece in pieces:
                 if piece.start > size:
                     break

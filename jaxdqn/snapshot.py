@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxdqn.files import flush_directory, read_at_most
+from jaxdqn.files import flush_directory, put, read_at_most
 from jaxdqn.lanes import Lanes
 from jaxdqn.recovery import Noted, Saved
 
@@ -169,7 +169,7 @@ class Snapshots:
             about: list[dict[str, Any]] = []
             for row, saved in sorted(rows.items()):
                 content = b"".join(np.ascontiguousarray(array).tobytes() for array in saved.state)
-                _put(unfinished / f"row-{row}.bin", content)
+                put(unfinished / f"row-{row}.bin", content)
                 agents = [[*name, *noted] for name, noted in saved.noted.items()]
                 about.append(
                     {
@@ -181,7 +181,7 @@ class Snapshots:
                 )
             body = {"format": _FORMAT, "owner": self._owner, "clock": clock, "rows": about}
             manifest = json.dumps({**body, "sha256": _digest(body)}).encode()
-            _put(unfinished / _MANIFEST, manifest)
+            put(unfinished / _MANIFEST, manifest)
             flush_directory(unfinished)
             shutil.rmtree(path, ignore_errors=True)  # of a process whose log was cut back to before this visit
             os.rename(unfinished, path)
@@ -214,13 +214,6 @@ class Snapshots:
 def remove(directory: Path) -> None:
     """Remove all snapshots below a directory, which need not be there."""
     shutil.rmtree(directory, ignore_errors=True)
-
-
-def _put(path: Path, content: bytes) -> None:
-    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _digest(body: dict[str, Any]) -> str:

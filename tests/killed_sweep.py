@@ -200,7 +200,7 @@ def set_up(points: Points) -> None:
     points.wrap(tables._VersionManager, "__init__", before="a table of the storage")
     points.wrap(StorageSink, "_write", before="in the storage's queue")
     points.wrap(RDBStorage, "set_trial_state_values", before="before a trial's state")
-    points.wrap(snapshot, "_put", before="a snapshot's file")
+    points.wrap(snapshot, "put", before="a snapshot's file")
     points.wrap(snapshot.Snapshots, "close", before="before snapshots are removed")
 
     reporting._animation = lambda *_: None  # it is played with JAX
