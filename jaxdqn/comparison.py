@@ -18,12 +18,12 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdqn import cost, devices, grid, space
+from jaxdqn.compiling import Compiling
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS
 from jaxdqn.files import read_at_most, write_whole
 from jaxdqn.lanes import Lanes
 from jaxdqn.population import Population
-from jaxdqn.run import Compiling
 from jaxdqn.space import Space
 from jaxdqn.study import open_study
 from jaxdqn.sweep import sweep

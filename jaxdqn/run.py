@@ -8,18 +8,17 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import jax
-
-from jaxdqn import compile_cache, cost, devices, history, saved_agent, snapshot, space
+from jaxdqn import devices, history, saved_agent, snapshot, space
 from jaxdqn.accounts import Accounts
-from jaxdqn.config import Config, Layout
+from jaxdqn.compiling import CompileCounter, MakePopulation, compiled
+from jaxdqn.config import Layout
 from jaxdqn.confirm import Fresh
 from jaxdqn.cost import SPEEDS
 from jaxdqn.events import Event, TrialEnded, Visited
 from jaxdqn.follower import PATIENCE_S, Conclusion
-from jaxdqn.lanes import Lanes, Trainer
+from jaxdqn.lanes import Lanes
 from jaxdqn.opening import Opened
 from jaxdqn.plan import Plan
 from jaxdqn.population import Population
@@ -33,16 +32,6 @@ from jaxdqn.trials import Limits
 Show = Callable[[str | Event], None]
 _SNAPSHOTS = "snapshots"
 STOPPED_PATIENCE_S = 2.0  # that each follower gets when a signal has ended the sweep; the next run sends it the rest
-
-
-class Compiling(Trainer, Protocol):
-    """A population that has to be made ready."""
-
-    def compile(self) -> float:
-        """Make it ready; return the seconds that took."""
-
-
-MakePopulation = Callable[[Config, Layout, int], Compiling]
 
 
 def run(
@@ -154,13 +143,13 @@ def _train(
     plan, settings, trials = opened.plan, opened.plan.settings, opened.study
     if plan.sampler == "tpe" and settings.trials and settings.trials <= opened.layout.lanes // plan.space.seeds:
         show(f"{settings.trials} trials train all at once: all of them come from a Sobol sequence, none from TPE")
-    population, compile_s = _compiled(opened, make_population, show)
+    population, compile_s = compiled(opened, make_population, show)
     snapshots: Snapshots | None = None
     if settings.snapshot_every:
         owner = {"log": trials.log_id, **population.fingerprint, **asdict(population.layout)}
         limit = round(settings.snapshot_mib * 2**20)
         snapshots = Snapshots(plan.output / _SNAPSHOTS, owner, settings.snapshot_every, limit)
-    start, compiles = time.monotonic(), _CompileCounter()
+    start, compiles = time.monotonic(), CompileCounter()
     lanes = Lanes(population, space.common_period(plan.space), SPEEDS[devices.platform()], accounts)
     with compiles:
         for event in stages.run(lanes, stop.is_set, started, snapshots):
@@ -190,31 +179,6 @@ def _stages(opened: Opened) -> Stages:
         save_all=settings.save_agents == "all",
         budget_s=settings.time_budget,
     )
-
-
-def _compiled(opened: Opened, make_population: MakePopulation, show: Show) -> tuple[Compiling, float]:
-    """Compile the population, with half of the lanes for as long as the devices' memory is too small."""
-    layout, seconds = opened.layout, 0.0
-    largest_block = cost.largest_block(opened.config, space.is_mixed(opened.plan.space), devices.platform())
-    if unused := compile_cache.use(devices.platform()):
-        show(unused)
-    while True:
-        show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")
-        population = make_population(opened.config, layout, opened.plan.settings.seed)
-        try:
-            return population, seconds + population.compile()
-        except (jax.errors.JaxRuntimeError, MemoryError) as error:
-            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            if layout.lanes == layout.devices:
-                raise ValueError(
-                    f"{layout.lanes} lanes do not fit into the memory of {layout.devices} {devices.platform()} devices:"
-                    " a space with a smaller buffer_size, env_steps or hidden_width needs less"
-                ) from error
-            smaller = devices.choose_layout(layout.lanes // 2, layout.devices, largest_block)
-        show(f"{layout.lanes} lanes do not fit into the devices' memory: {smaller.lanes} are tried")
-        layout = smaller
-        del population
 
 
 def _conclude(plan: Plan, stages: Stages, show: Show, report: bool) -> tuple[Conclusion, list[str]]:
@@ -247,22 +211,3 @@ def _description(plan: Plan) -> dict[str, Any]:
         "confirm_seeds": settings.confirm_seeds,
         "verdict_seeds": settings.verdict_seeds,
     }
-
-
-class _CompileCounter:
-    """Counts JAX's own compile events while it is open."""
-
-    def __init__(self) -> None:
-        self.count, self._open = 0, False
-
-    def __enter__(self) -> _CompileCounter:
-        self._open = True
-        jax.monitoring.register_event_duration_secs_listener(self._listen)
-        return self
-
-    def _listen(self, event: str, duration_secs: float, **_: Any) -> None:
-        if self._open and event == "/jax/core/compile/backend_compile_duration":
-            self.count += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._open = False

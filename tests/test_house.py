@@ -74,6 +74,7 @@ FLOORS = [
     "plan",
     "recording",
     "opening",
+    "compiling",
     "result",
     "run",
     "console",
