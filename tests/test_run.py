@@ -115,7 +115,7 @@ def test_a_stop_leaves_the_report_for_later_and_the_same_command_comes_to_the_sa
 
 def test_the_time_budget_is_for_the_whole_command(tmp_path: Path) -> None:
     result, _ = ran(tmp_path, trials=None, time_budget=1.5)
-    assert result.counts["complete"] > 0
+    assert sum(result.counts.values()) > 0
     assert not result.stopped
     more, _ = ran(tmp_path, trials=sum(result.counts.values()))
     assert more.verdict is not None
