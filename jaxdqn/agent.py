@@ -11,7 +11,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxdqn import network, prng, q_learning
@@ -113,7 +112,7 @@ def init(key: prng.Key, hyperparams: Hyperparams, config: Config) -> AgentState:
         learner=Learner(
             params=params,
             target_params=params,
-            opt_state=_ADAM.init(ravel_pytree(params)[0]),
+            opt_state=_ADAM.init(params),
             updates=zero,
             loss_sum=jnp.zeros(()),
             last_copy=zero,
@@ -191,9 +190,8 @@ def learn(
     config: Config,
 ) -> Learner:
     """Make one gradient step with Adam (Kingma & Ba 2015) at environment step `step`, if it is `due` and finite."""
-    value, grads = jax.value_and_grad(loss)(learner.params, learner.target_params, batch, hyperparams, config)
-    gradient, unravel = ravel_pytree(grads)
-    norm = jnp.linalg.norm(gradient)
+    value, gradient = jax.value_and_grad(loss)(learner.params, learner.target_params, batch, hyperparams, config)
+    norm = optax.tree.norm(gradient)
     scale = hyperparams.max_grad_norm / jnp.maximum(norm, hyperparams.max_grad_norm)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     keep = due & finite & learner.finite
@@ -201,7 +199,7 @@ def learn(
     def update(new: Array, old: Array) -> Array:
         return jnp.where(keep, new, old)
 
-    _, moments = _ADAM.update(gradient * scale, learner.opt_state)
+    _, moments = _ADAM.update(jax.tree.map(lambda g: g * scale, gradient), learner.opt_state)
     opt_state = jax.tree.map(update, moments, learner.opt_state)
     # Kingma & Ba's order of computation, section 2: both bias corrections in one factor, outside the parameters.
     correction = jnp.sqrt(1.0 - _ADAM_B2**opt_state.count)
@@ -214,7 +212,7 @@ def learn(
         return update(p - rate * mean / (jnp.sqrt(square) + floor), p)
 
     return learner._replace(
-        params=jax.tree.map(descend, learner.params, unravel(opt_state.mu), unravel(opt_state.nu)),
+        params=jax.tree.map(descend, learner.params, opt_state.mu, opt_state.nu),
         opt_state=opt_state,
         updates=learner.updates + keep,
         loss_sum=learner.loss_sum + jnp.where(keep, value, 0.0),

@@ -21,6 +21,8 @@ from jaxdqn.hyperparams import Hyperparams
 
 Params: TypeAlias = Any  # a tree of float arrays, as flax names them
 
+_NARROW = 16  # columns that do not fill a vector register
+
 
 class QNetwork(nn.Module):
     """Q(s, ·) for observations of shape (…, obs); the shapes are the largest of the space."""
@@ -51,10 +53,7 @@ class QNetwork(nn.Module):
 
 @jax.custom_vjp
 def _product(inputs: Float[Array, "*batch n"], kernel: Float[Array, "n m"]) -> Float[Array, "*batch m"]:
-    """Return inputs · kernel. Its gradient for the kernel is inputsᵀ · cotangents, in the kernel's own layout.
-
-    JAX's own rule makes the transpose of that, which XLA then copies where a block has a single lane.
-    """
+    """Return inputs · kernel, whose gradients are written as the products that the platform makes fastest."""
     return inputs @ kernel
 
 
@@ -65,10 +64,46 @@ def _product_forward(inputs: Array, kernel: Array) -> tuple[Array, tuple[Array, 
 def _product_backward(saved: tuple[Array, Array], cotangents: Array) -> tuple[Array, Array]:
     inputs, kernel = saved
     rows, cotangent_rows = inputs.reshape(-1, kernel.shape[0]), cotangents.reshape(-1, kernel.shape[1])
-    return cotangents @ kernel.T, jax.lax.dot_general(rows, cotangent_rows, (((0,), (0,)), ((), ())))
+    of_rows, of_kernel = jax.lax.platform_dependent(
+        rows, kernel, cotangent_rows, cpu=_gradients_on_cpu, default=_gradients
+    )
+    return of_rows.reshape(inputs.shape), of_kernel
 
 
 _product.defvjp(_product_forward, _product_backward)
+
+
+def _gradients(
+    rows: Float[Array, "rows n"], kernel: Float[Array, "n m"], cotangents: Float[Array, "rows m"]
+) -> tuple[Float[Array, "rows n"], Float[Array, "n m"]]:
+    """Return the gradients of rows · kernel: cotangents · kernelᵀ, and rowsᵀ · cotangents in the kernel's own layout.
+
+    JAX's own rule makes the transpose of the latter, which XLA then copies where a block has a single lane.
+    """
+    return cotangents @ kernel.T, jax.lax.dot_general(rows, cotangents, (((0,), (0,)), ((), ())))
+
+
+def _gradients_on_cpu(
+    rows: Float[Array, "rows n"], kernel: Float[Array, "n m"], cotangents: Float[Array, "rows m"]
+) -> tuple[Float[Array, "rows n"], Float[Array, "n m"]]:
+    """Return the same by products of untransposed matrices alone, the smaller ones being transposed beforehand.
+
+    XLA's fast products for CPUs take no transposed left side; of the others [64, 64]ᵀ · [64, 64] takes twice, and the
+    two-column gradient of a head seven times as long.
+    """
+    if kernel.shape[1] < _NARROW:
+        of_kernel = jax.lax.optimization_barrier(_transposed(cotangents) @ rows).T
+    else:
+        of_kernel = _transposed(rows) @ cotangents
+    if 2 * rows.shape[0] <= kernel.shape[1]:
+        return _transposed(kernel @ _transposed(cotangents)), of_kernel
+    return cotangents @ kernel.T, of_kernel
+
+
+def _transposed(matrix: Float[Array, "n m"]) -> Float[Array, "m n"]:
+    """Return the transpose, made by a kernel of its own: without the barriers XLA folds it into the product."""
+    barrier = jax.lax.optimization_barrier
+    return barrier(barrier(matrix).T)
 
 
 def _dot_general(inputs: Array, kernel: Array, *_: Any, **__: Any) -> Array:
