@@ -23,7 +23,6 @@ from jaxdqn.opening import Opened
 from jaxdqn.plan import Plan
 from jaxdqn.population import Population
 from jaxdqn.recording import Recording
-from jaxdqn.reporting import report_on
 from jaxdqn.result import Result
 from jaxdqn.snapshot import Snapshots
 from jaxdqn.stages import Stages
@@ -185,6 +184,8 @@ def _conclude(plan: Plan, stages: Stages, show: Show, report: bool) -> tuple[Con
     """Write the report, if wanted; return what a sweep has come to, and what could not be written, a line each."""
     confirmed, verdict, files, failures = stages.confirmed, stages.verdict, [], []
     if report and any(stages.study.counts().values()):
+        from jaxdqn.reporting import report_on  # Optuna's figures, plotly, matplotlib
+
         show("writing the report")
         try:
             files = report_on(history.read(plan.output), plan.output)
