@@ -27,7 +27,7 @@ def compiled(opened: Opened, make_population: MakePopulation, show: Callable[[st
     """Compile the population, with half of the lanes for as long as the devices' memory is too small."""
     layout, seconds = opened.layout, 0.0
     largest_block = cost.largest_block(opened.config, space.is_mixed(opened.plan.space), devices.platform())
-    if unused := compile_cache.use(devices.platform()):
+    if unused := compile_cache.use(devices.platform(), opened.plan.settings.cache):
         show(unused)
     while True:
         show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")

@@ -42,6 +42,7 @@ class Environment(NamedTuple):
     num_actions: int
     time_limit: int  # steps after which an episode is truncated
     perfect_return: float | None
+    shipped: bool = False  # gymnax's own, not one that somebody has registered
 
 
 class Step(NamedTuple):
@@ -87,7 +88,13 @@ def make(name: str) -> Environment:
         )
 
     return Environment(
-        reset, step, obs_size, int(actions.n), int(params.max_steps_in_episode), PERFECT_RETURN.get(name)
+        reset=reset,
+        step=step,
+        obs_size=obs_size,
+        num_actions=int(actions.n),
+        time_limit=int(params.max_steps_in_episode),
+        perfect_return=PERFECT_RETURN.get(name),
+        shipped=type(env).__module__.startswith("gymnax."),
     )
 
 
