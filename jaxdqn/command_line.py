@@ -10,9 +10,7 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -46,17 +44,6 @@ def main(*functions: Callable[..., Any], epilog: str | None = None) -> NoReturn:
             raise
         wrong = [repr(detail["input"]) for detail in getattr(error.__cause__, "errors", list)()]
         refuse(": ".join([error.format_message(), *wrong]))
-
-
-def process_started() -> float:
-    """Return when this process began, by `time.monotonic`: before Python itself had started."""
-    now = time.monotonic()
-    try:
-        ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])  # since boot
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, ValueError, IndexError):  # no Linux
-        return now
-    return now - age if 0 <= age < 60 else now  # else clocks and process are of different worlds
 
 
 def refuse(reason: str, status: int = 2) -> NoReturn:

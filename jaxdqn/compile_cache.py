@@ -17,7 +17,7 @@ import jax
 
 MAX_BYTES = 500_000_000  # the oldest go first; a program takes about a megabyte
 FREE_BYTES = 20_000_000  # that must be left on the disk
-_NOISY = ((0, 8, 2), (0, 10, 2))  # from, up to: on a CPU with AVX-512 they print errors that are none (openxla/xla#44565)
+_NOISY = (0, 8, 2), (0, 10, 2)  # from, up to: with AVX-512 they print errors that are none (openxla/xla#44565)
 _NOT_KEPT = "compiled programs are not kept for the next time"
 
 

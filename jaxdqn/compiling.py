@@ -11,6 +11,7 @@ from jaxdqn import compile_cache, cost, devices, space
 from jaxdqn.config import Config, Layout
 from jaxdqn.lanes import Trainer
 from jaxdqn.opening import Opened
+from jaxdqn.startup import collecting_no_garbage
 
 
 class Compiling(Trainer, Protocol):
@@ -33,7 +34,8 @@ def compiled(opened: Opened, make_population: MakePopulation, show: Callable[[st
         show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")
         population = make_population(opened.config, layout, opened.plan.settings.seed)
         try:
-            return population, seconds + population.compile()
+            with collecting_no_garbage():
+                return population, seconds + population.compile()
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise

@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxdqn.lean_import import lean_import
 from jaxdqn.redact import short
+from jaxdqn.startup import lean_import
 
 MAX_OBS_SIZE = 1_024
 
 PERFECT_RETURN = {"CartPole-v1": 500.0}  # the largest return of an episode, where one is known
 
-# What imports in a moment; gymnax itself imports every environment, and with them seaborn, pandas and all of SciPy (3 s).
+# What imports in a moment; gymnax itself imports all its environments, and with them seaborn, pandas and SciPy: 3 s.
 _CLASSIC = {
     "CartPole-v1": ("cartpole", "CartPole"),
     "Acrobot-v1": ("acrobot", "Acrobot"),

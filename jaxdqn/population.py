@@ -49,8 +49,8 @@ class Population:
         arguments = (self.seed, row_shape, *self._no_work())
         own = make(self.config.env).shipped  # else its code may be anybody's, and change
         results = (row_shape, Progress(*range(len(Progress._fields))))
-        program = programs.exported(self.program(), arguments, results, (self.config, self.layout) if own else None)
-        lowered = self._jitted(program).lower(*arguments)
+        kept = programs.exported(self.program(), arguments, results, (self.config, self.layout) if own else None)
+        lowered = self._jitted(kept).lower(*arguments)
         self.compiled = lowered.compile(compiler_options=_COMPILER_OPTIONS.get(jax.default_backend()))
         for _ in range(self.layout.rows):
             empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), row_shape)

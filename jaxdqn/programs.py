@@ -58,7 +58,7 @@ def exported(
         found = export.export(jax.jit(flat))(*leaves)
         if path:
             _store(path, found)
-    call = found.call
+    call: Callable[..., Any] = found.call
     return lambda *given: jax.tree.unflatten(structure, call(*jax.tree.leaves(given)))
 
 

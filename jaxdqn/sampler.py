@@ -25,8 +25,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from jaxdqn import parzen
-from jaxdqn.lean_import import lean_import
 from jaxdqn.parzen import Axis, Mixture, Points
+from jaxdqn.startup import lean_import
 
 Space = dict[str, BaseDistribution]
 NUM_STARTUP = 16  # finished trials before the first fit

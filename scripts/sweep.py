@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jaxdqn.command_line import (
-    main,
-    process_started,
-    refuse,
-    shell_word,
-    stop_on_signals,
-    typed,
-    without_passwords,
-)
+from jaxdqn.command_line import main, refuse, shell_word, stop_on_signals, typed, without_passwords
+from jaxdqn.startup import collecting_no_garbage, process_started
 
 if TYPE_CHECKING:
     from jaxdqn.plan import Settings
@@ -190,9 +183,7 @@ def sweep(
     ] = None,
     cache: Annotated[
         bool,
-        typer.Option(
-            "--cache/--no-cache", help="Keep the compiled program for the next start.", rich_help_panel=HOW
-        ),
+        typer.Option("--cache/--no-cache", help="Keep the compiled program for the next start.", rich_help_panel=HOW),
     ] = True,
 ) -> None:
     """Train a population of DQN agents in one compiled program and let Optuna choose the next ones.
@@ -214,17 +205,18 @@ def _run(given: dict[str, Any], as_json: bool) -> int:
     )
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported: the cores belong to the training
 
-    from jaxdqn import devices as hardware
+    with collecting_no_garbage():
+        from jaxdqn import devices as hardware
 
-    hardware.prepare()  # before gymnax is imported: that starts JAX's backend
+        hardware.prepare()  # before gymnax is imported: that starts JAX's backend
 
-    from rich.console import Console
+        from rich.console import Console
 
-    from jaxdqn.console import SweepConsole, show_result, title_of
-    from jaxdqn.journal import LogError
-    from jaxdqn.opening import open_plan
-    from jaxdqn.plan import Settings, plan
-    from jaxdqn.run import run
+        from jaxdqn.console import SweepConsole, show_result, title_of
+        from jaxdqn.journal import LogError
+        from jaxdqn.opening import open_plan
+        from jaxdqn.plan import Settings, plan
+        from jaxdqn.run import run
 
     console = Console(stderr=as_json)
     try:

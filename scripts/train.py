@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from jaxdqn.command_line import main, process_started, refuse, stop_on_signals
+from jaxdqn.command_line import main, refuse, stop_on_signals
+from jaxdqn.startup import process_started
 
 WHAT, HOW, WHERE = "What is trained", "How", "Where results go"
 MAX_SEEDS, MAX_SEED = 10_000, 2**31 - 1

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
+    "startup",
     "redact",
     "files",
     "command_line",
     "statistics",
     "hyperparams",
     "config",
-    "lean_import",
     "compile_cache",
     "devices",
     "fingerprint",
@@ -168,4 +168,4 @@ def test_the_population_alone_compiles_agents() -> None:
     jitting = {
         path.stem for path in PACKAGE.glob("*.py") if "jax.jit(" in path.read_text() or "@jax.jit" in path.read_text()
     }
-    assert jitting == {"population", "benchmark", "play"}  # the latter two: a matrix product, one agent at play
+    assert jitting == {"population", "programs", "benchmark", "play"}  # traced; a matrix product; one agent at play
