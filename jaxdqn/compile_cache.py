@@ -10,6 +10,8 @@ import contextlib
 import os
 import shutil
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,19 @@ def use(platform: str, wanted: bool = True) -> str | None:
     if unusable is None:
         settings.update("jax_compilation_cache_dir", str(path))
     return unusable
+
+
+@contextlib.contextmanager
+def of_this_process() -> Iterator[None]:
+    """Keep programs for as long as this lasts: each is compiled once, whatever earlier processes have left behind."""
+    settings: Any = jax.config
+    before = settings.jax_compilation_cache_dir
+    with tempfile.TemporaryDirectory() as place:
+        settings.update("jax_compilation_cache_dir", place)
+        try:
+            yield
+        finally:
+            settings.update("jax_compilation_cache_dir", before)
 
 
 def directory() -> Path | None:

@@ -29,6 +29,7 @@ FLOORS = [
     "block",
     "population",
     "cost",
+    "peak",
     "benchmark",
     "space",
     "saved_agent",
@@ -89,6 +90,9 @@ FLOORS = [
     "lesson_figures",
     "host_benchmark",
     "host_load",
+    "mixed",
+    "throughput",
+    "throughput_figures",
 ]
 KNOWN_BY = {
     "gymnax": {"environment"},
@@ -168,4 +172,4 @@ def test_the_population_alone_compiles_agents() -> None:
     jitting = {
         path.stem for path in PACKAGE.glob("*.py") if "jax.jit(" in path.read_text() or "@jax.jit" in path.read_text()
     }
-    assert jitting == {"population", "programs", "benchmark", "play"}  # traced; a matrix product; one agent at play
+    assert jitting == {"population", "programs", "peak", "play"}  # traced; a matrix product; one agent at play

@@ -147,18 +147,13 @@ devices.prepare(2)
 import jax, numpy as np
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if "cache_hits" in name else None)
-from jaxdqn.benchmark import Uniform, _dispatch, _start
-from jaxdqn.block import Placement
-from jaxdqn.config import Config, Layout
-from jaxdqn.hyperparams import defaults, stack
-from jaxdqn.population import Population
+from jaxdqn.benchmark import Uniform, UniformPopulation
+from jaxdqn.config import Layout
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 assert compile_cache.use("gpu", wanted=sys.argv[1] == "cache") is None
-given = defaults()._replace(hidden_width=8, batch_size=4, train_period=1, warmup_steps=8)
-population = Population(Config(slots=64, batch_sizes=(4,), hidden_width=8), Layout(1, 2, 2), seed=0)
-population.compile()
-_start(population, stack([given] * 2))
-_dispatch(population, 0, stack([given] * 2), 100)
+trained = UniformPopulation(Uniform((8, 8), 4, 1, 1), Layout(1, 2, 2), "cpu")
+trained._dispatch(0, 100)
+population = trained._population
 assert population.read(0).updates.sum() > 0
 bits = hashlib.sha256(b"".join(leaf.tobytes() for leaf in population.state(0))).hexdigest()
 print(population.fingerprint["program"], bits)
