@@ -2,83 +2,174 @@
 
 *Useful FLOPs* of an update are 8 × batch size × multiply-accumulates of one forward pass (10 × with double Q): three
 forward passes' worth for the gradient, one for the target network. Masks, environment and replay never count.
-*Peak* is one 2048³ fp32 product on each device, all devices at once.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections import deque
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxdqn.block import Placement
+from jaxdqn.block import Placement, Progress
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS, forward_macs, segment_ticks
 from jaxdqn.hyperparams import Hyperparams, defaults, stack
 from jaxdqn.judging import Names
+from jaxdqn.peak import Peak
 from jaxdqn.population import Population
 
 _WARMUP_STEPS = 64
+_QUEUED = 2  # rows with a segment that was not read: one trains while the host reads the other
 
 
 class Uniform(NamedTuple):
     """A population whose agents all have the same shapes."""
 
-    hidden: tuple[int, int]
+    hidden: tuple[int, ...]
     batch_size: int
     train_period: int
     gradient_steps: int
     learning: bool = True  # else the agents only act
 
 
-def measure(shape: Uniform, layout: Layout, platform: str, seconds: float = 3.0, repeats: int = 5) -> dict[str, Any]:
-    """Train a uniform population for `repeats` spans of about `seconds`; return medians a second, and their spread."""
-    hyperparams = defaults()._replace(
-        hidden_width=shape.hidden[0],
-        hidden_layers=len(shape.hidden),
-        batch_size=shape.batch_size,
-        train_period=shape.train_period,
-        gradient_steps=shape.gradient_steps,
-        warmup_steps=_WARMUP_STEPS if shape.learning else 2**30,
-        buffer_size=10_000,
-    )
-    config = Config(
-        env_steps=2**30,
-        tick=shape.train_period,
-        slots=-(-10_000 // shape.train_period) * shape.train_period,
-        batch_sizes=(shape.batch_size,),
-        hidden_width=shape.hidden[0],
-        hidden_layers=len(shape.hidden),
-        fixed=tuple(hyperparams._asdict().items()),
-    )
-    population = Population(config, layout, seed=0)
-    compile_s = population.compile()
-    ones = np.ones(layout.block, bool)
-    stacked = stack([hyperparams] * layout.block)
-    ticks = segment_ticks(stacked, np.full(layout.block, _WARMUP_STEPS), ones, config, speed=SPEEDS[platform])
-    _start(population, stacked)
+class Rates(NamedTuple):
+    """What a span brought, a second."""
 
-    def counted() -> tuple[int, int]:
-        read = [population.read(row) for row in range(layout.rows)]
-        return sum(int(p.step.sum()) for p in read), sum(int(p.updates.sum()) for p in read)
+    env_steps: float
+    updates: float
 
-    steps_s, updates_s = [], []
+
+def useful_flops(batch_size: int, config: Config) -> int:
+    """Return the useful FLOPs of an update without double Q."""
+    return 8 * batch_size * forward_macs(config)
+
+
+class UniformPopulation:
+    """A uniform population past its warm-up, trained for one span after another."""
+
+    def __init__(self, shape: Uniform, layout: Layout, platform: str, longest_s: float = 3.0) -> None:
+        """Compile it, put an agent into every lane and bring all past their warm-up.
+
+        Args:
+            shape: of all agents.
+            layout: of the lanes.
+            platform: `cpu` or `gpu`.
+            longest_s: of a span; its segments are so short that a few of them fit.
+        """
+        self.shape, self.layout = shape, layout
+        hyperparams = defaults()._replace(
+            hidden_width=shape.hidden[0],
+            hidden_layers=len(shape.hidden),
+            batch_size=shape.batch_size,
+            train_period=shape.train_period,
+            gradient_steps=shape.gradient_steps,
+            warmup_steps=_WARMUP_STEPS if shape.learning else 2**30,
+            buffer_size=10_000,
+        )
+        self.config = Config(
+            env_steps=2**30,
+            tick=shape.train_period,
+            slots=-(-10_000 // shape.train_period) * shape.train_period,
+            batch_sizes=(shape.batch_size,),
+            hidden_width=shape.hidden[0],
+            hidden_layers=len(shape.hidden),
+            fixed=tuple(hyperparams._asdict().items()),
+        )
+        self._population = Population(self.config, layout, seed=0)
+        self.compile_s = self._population.compile()
+        self._stacked = stack([hyperparams] * layout.block)
+        ones = np.ones(layout.block, bool)
+        ticks = segment_ticks(
+            self._stacked, np.full(layout.block, _WARMUP_STEPS), ones, self.config, speed=SPEEDS[platform]
+        )
+        self._ticks = max(1, round(ticks * min(1.0, longest_s / 8)))
+        self._next = 0
+        numbers = np.arange(layout.lanes, dtype=np.int32).reshape(layout.rows, *layout.row_shape)
+        for row in range(layout.rows):
+            self._dispatch(row, _WARMUP_STEPS, numbers[row])
+        self._known = [self._counts(self._population.read(row)) for row in range(layout.rows)]
+
+    @property
+    def flops(self) -> int:
+        """Useful FLOPs of an update."""
+        return useful_flops(self.shape.batch_size, self.config)
+
+    @property
+    def lane_bytes(self) -> float:
+        """Bytes of a lane's state on its device."""
+        return self._population.state_bytes(0) / (self.layout.devices * self.layout.block)
+
+    def span(self, seconds: float) -> Rates:
+        """Train for about so long, row after row, until all that was dispatched has been read."""
+        done, under_way = np.zeros(2), deque[int]()
+        start = time.perf_counter()
+        while True:
+            over = time.perf_counter() - start >= seconds
+            if not over and len(under_way) < min(_QUEUED, self.layout.rows):
+                self._dispatch(self._next, self._ticks)
+                under_way.append(self._next)
+                self._next = (self._next + 1) % self.layout.rows
+                continue
+            if not under_way:
+                break
+            row = under_way.popleft()
+            counts = self._counts(self._population.read(row))
+            done += counts - self._known[row]
+            self._known[row] = counts
+        elapsed = time.perf_counter() - start
+        return Rates(*(float(x) / elapsed for x in done))
+
+    @staticmethod
+    def _counts(progress: Progress) -> np.ndarray:
+        return np.array([np.sum(progress.step, dtype=np.int64), np.sum(progress.updates, dtype=np.int64)])
+
+    def _dispatch(self, row: int, ticks: int, trial: np.ndarray | None = None) -> None:
+        """Queue a segment, in which new agents with these numbers begin, if any are given."""
+        shape = self.layout.row_shape
+        fresh = np.full(shape, trial is not None)
+        numbers = np.zeros(shape, np.int32) if trial is None else trial
+        hyperparams = Hyperparams(*(np.broadcast_to(x, shape) for x in self._stacked))
+        placement = Placement(fresh, Names(np.zeros_like(numbers), numbers, np.zeros(shape, np.int32)), hyperparams)
+        self._population.dispatch(row, placement, np.full(shape[0], ticks, np.int32))
+
+
+def measure(
+    shape: Uniform,
+    layout: Layout,
+    platform: str,
+    seconds: float = 3.0,
+    repeats: int = 5,
+    peak: Peak | None = None,
+) -> dict[str, Any]:
+    """Train a uniform population for `repeats` spans of about `seconds`; return medians a second, and their spread.
+
+    The peak is sampled right before and after every span: its share is that of the two samples' mean.
+    """
+    peak = peak or Peak(layout.devices)
+    population = UniformPopulation(shape, layout, platform, seconds)
+    samples, rates = [peak.sample()], []
     for _ in range(repeats):
-        before, start = counted(), time.perf_counter()
-        while time.perf_counter() - start < seconds:
-            for row in range(layout.rows):
-                population.read(row)
-                _dispatch(population, row, stacked, ticks)
-        after, elapsed = counted(), time.perf_counter() - start
-        steps_s.append((after[0] - before[0]) / elapsed)
-        updates_s.append((after[1] - before[1]) / elapsed)
-    updates = statistics.median(updates_s)
-    gflops = updates * 8 * shape.batch_size * forward_macs(config) / 1e9
-    peak = peak_gflops(layout.devices)
+        rates.append(population.span(seconds))
+        samples.append(peak.sample())
+    return row_of(population, rates, samples)
+
+
+def row_of(population: UniformPopulation, rates: Sequence[Rates], samples: Sequence[float]) -> dict[str, Any]:
+    """Return the figures of a population.
+
+    Args:
+        population: what was trained.
+        rates: of its spans.
+        samples: of the peak, one before each span and one after the last.
+    """
+    shape, layout, median = population.shape, population.layout, statistics.median
+    updates = [one.updates for one in rates]
+    gflops = [one * population.flops / 1e9 for one in updates]
+    shares = [g / statistics.mean(samples[i : i + 2]) for i, g in enumerate(gflops)]
     return {
         "hidden": list(shape.hidden),
         "batch_size": shape.batch_size,
@@ -86,47 +177,14 @@ def measure(shape: Uniform, layout: Layout, platform: str, seconds: float = 3.0,
         "gradient_steps": shape.gradient_steps,
         "lanes": layout.lanes,
         "devices": layout.devices,
-        "env_steps_per_s": round(statistics.median(steps_s)),
-        "updates_per_s": round(updates),
-        "updates_per_s_range": [round(min(updates_s)), round(max(updates_s))],
-        "gflops": round(gflops, 1),
-        "peak_gflops": round(peak, 1),
-        "share_of_peak": round(gflops / peak, 3),
-        "compile_s": round(compile_s, 2),
+        "block": layout.block,
+        "env_steps_per_s": round(median(one.env_steps for one in rates)),
+        "updates_per_s": round(median(updates)),
+        "updates_per_s_range": [round(min(updates)), round(max(updates))],
+        "gflops": round(median(gflops), 1),
+        "peak_gflops": round(median(samples), 1),
+        "peak_gflops_range": [round(min(samples), 1), round(max(samples), 1)],
+        "share_of_peak": round(median(shares), 3),
+        "share_of_peak_range": [round(min(shares), 3), round(max(shares), 3)],
+        "compile_s": round(population.compile_s, 2),
     }
-
-
-def peak_gflops(devices: int, size: int = 2048, repeats: int = 5) -> float:
-    """Median GFLOP/s of one fp32 product of `size`³ on each of `devices` devices at once."""
-    mesh = Mesh(np.array(jax.local_devices()[:devices]), ("device",))
-    sharding = NamedSharding(mesh, PartitionSpec("device"))
-    ones = jax.device_put(np.ones((devices, size, size), np.float32), sharding)
-    product = jax.jit(
-        jax.shard_map(lambda x: x @ x, mesh=mesh, in_specs=PartitionSpec("device"), out_specs=PartitionSpec("device"))
-    )
-    product(ones).block_until_ready()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        product(ones).block_until_ready()
-        times.append(time.perf_counter() - start)
-    return 2 * devices * size**3 / statistics.median(times) / 1e9
-
-
-def _start(population: Population, stacked: Hyperparams) -> None:
-    """Put an agent into every lane and bring all past their warm-up."""
-    layout = population.layout
-    for row in range(layout.rows):
-        trial = (row * layout.devices * layout.block + np.arange(layout.devices * layout.block)).astype(np.int32)
-        _dispatch(population, row, stacked, _WARMUP_STEPS, trial.reshape(layout.row_shape))
-
-
-def _dispatch(
-    population: Population, row: int, stacked: Hyperparams, ticks: int, trial: np.ndarray | None = None
-) -> None:
-    shape = population.layout.row_shape
-    fresh = np.full(shape, trial is not None)
-    numbers = np.zeros(shape, np.int32) if trial is None else trial
-    hyperparams = Hyperparams(*(np.broadcast_to(x, shape) for x in stacked))
-    placement = Placement(fresh, Names(np.zeros_like(numbers), numbers, np.zeros(shape, np.int32)), hyperparams)
-    population.dispatch(row, placement, np.full(shape[0], ticks, np.int32))

@@ -11,6 +11,7 @@ from jaxdqn import compile_cache, cost, devices, space
 from jaxdqn.config import Config, Layout
 from jaxdqn.lanes import Trainer
 from jaxdqn.opening import Opened
+from jaxdqn.startup import collecting_no_garbage
 
 
 class Compiling(Trainer, Protocol):
@@ -27,13 +28,14 @@ def compiled(opened: Opened, make_population: MakePopulation, show: Callable[[st
     """Compile the population, with half of the lanes for as long as the devices' memory is too small."""
     layout, seconds = opened.layout, 0.0
     largest_block = cost.largest_block(opened.config, space.is_mixed(opened.plan.space), devices.platform())
-    if unused := compile_cache.use(devices.platform()):
+    if unused := compile_cache.use(devices.platform(), opened.plan.settings.cache):
         show(unused)
     while True:
         show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")
         population = make_population(opened.config, layout, opened.plan.settings.seed)
         try:
-            return population, seconds + population.compile()
+            with collecting_no_garbage():
+                return population, seconds + population.compile()
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise

@@ -11,18 +11,24 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 
-import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnax.environments import spaces
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxdqn.redact import short
+from jaxdqn.startup import lean_import
 
 MAX_OBS_SIZE = 1_024
 
 PERFECT_RETURN = {"CartPole-v1": 500.0}  # the largest return of an episode, where one is known
+
+# What imports in a moment; gymnax itself imports all its environments, and with them seaborn, pandas and SciPy: 3 s.
+_CLASSIC = {
+    "CartPole-v1": ("cartpole", "CartPole"),
+    "Acrobot-v1": ("acrobot", "Acrobot"),
+    "MountainCar-v0": ("mountain_car", "MountainCar"),
+}
 
 EnvState = Any  # a pytree of arrays, the environment's own
 
@@ -36,6 +42,7 @@ class Environment(NamedTuple):
     num_actions: int
     time_limit: int  # steps after which an episode is truncated
     perfect_return: float | None
+    shipped: bool = False  # gymnax's own, not one that somebody has registered
 
 
 class Step(NamedTuple):
@@ -55,15 +62,8 @@ def make(name: str) -> Environment:
     Raises:
         ValueError: it is unknown, or its actions or observations are of a kind a DQN here can't use.
     """
-    known = sorted(gymnax.registered_envs)
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1, 0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-        raise ValueError(f"unknown environment {short(name)}: {hint}")
-    try:
-        env, params = gymnax.make(name)
-    except Exception as error:  # some environments need files or packages that are not there
-        raise ValueError(f"environment {name!r} can't be made: {error}") from error
+    env = _of_gymnax(name)
+    params, spaces = env.default_params, lean_import("gymnax.environments.spaces")
     actions, observations = env.action_space(params), env.observation_space(params)
     if not isinstance(actions, spaces.Discrete):
         raise ValueError(f"environment {name!r} has {type(actions).__name__} actions: a DQN needs Discrete ones")
@@ -88,8 +88,32 @@ def make(name: str) -> Environment:
         )
 
     return Environment(
-        reset, step, obs_size, int(actions.n), int(params.max_steps_in_episode), PERFECT_RETURN.get(name)
+        reset=reset,
+        step=step,
+        obs_size=obs_size,
+        num_actions=int(actions.n),
+        time_limit=int(params.max_steps_in_episode),
+        perfect_return=PERFECT_RETURN.get(name),
+        shipped=type(env).__module__.startswith("gymnax."),
     )
+
+
+def _of_gymnax(name: str) -> Any:
+    """Return gymnax's environment of that name."""
+    if name in _CLASSIC:
+        module, kind = _CLASSIC[name]
+        return getattr(lean_import(f"gymnax.environments.classic_control.{module}"), kind)()
+    import gymnax
+
+    known = sorted(gymnax.registered_envs)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+        raise ValueError(f"unknown environment {short(name)}: {hint}")
+    try:
+        return gymnax.make(name)[0]
+    except Exception as error:  # some environments need files or packages that are not there
+        raise ValueError(f"environment {name!r} can't be made: {error}") from error
 
 
 class RandomPolicy(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the host costs a sweep: recording, a device that ends 25 trials a second, and agents that are all different."""
+"""What the host costs a sweep: recording, and a device that ends 25 trials a second."""
 
 from __future__ import annotations
 
@@ -16,22 +16,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from jaxdqn import cost, devices, space
-from jaxdqn.accounts import Accounts
-from jaxdqn.benchmark import Uniform, measure
 from jaxdqn.block import Placement, Progress
 from jaxdqn.config import Config, Layout
-from jaxdqn.cost import SPEEDS
-from jaxdqn.events import Visited
-from jaxdqn.lanes import Lanes
 from jaxdqn.network import Params
 from jaxdqn.opening import open_plan
 from jaxdqn.plan import OFF, Settings, plan
-from jaxdqn.population import Population
 from jaxdqn.run import run
-from jaxdqn.study import open_study
-from jaxdqn.sweep import sweep
-from jaxdqn.trials import Limits
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "sweep.py"
 
@@ -185,91 +175,4 @@ def simulated_gpu(trials: int = 10_000, lanes: int = 256, trials_per_s: float = 
         **{name: summary[name] for name in summary if name.endswith("ms_a_trial")},
         "failures": result.failures,
         "said": said,
-    }
-
-
-class _Recorded:
-    """A population whose updates are counted by batch size, until a lane has nobody left to train."""
-
-    def __init__(self, population: Population) -> None:
-        self.population, self.config, self.layout = population, population.config, population.layout
-        self.updates: dict[int, int] = {}
-        self.steps = 0
-        self._batch = [np.zeros(self.layout.row_shape, np.int64) for _ in range(self.layout.rows)]
-        self._before = [(np.zeros(self.layout.row_shape, np.int64),) * 2 for _ in range(self.layout.rows)]
-
-    def dispatch(self, row: int, placement: Placement, num_ticks: Int[np.ndarray, " devices"]) -> None:
-        fresh = np.asarray(placement.fresh)
-        self._before[row] = tuple(np.where(fresh, 0, x) for x in self._before[row])  # type: ignore[assignment]
-        self._batch[row] = np.asarray(placement.hyperparams.batch_size)
-        self.population.dispatch(row, placement, num_ticks)
-
-    def read(self, row: int) -> Progress:
-        progress = self.population.read(row)
-        steps, updates = np.asarray(progress.step, np.int64), np.asarray(progress.updates, np.int64)
-        before = self._before[row]
-        self.steps += int((steps - before[0]).sum())
-        for size in np.unique(self._batch[row]):
-            made = (updates - before[1])[self._batch[row] == size].sum()
-            self.updates[int(size)] = self.updates.get(int(size), 0) + int(made)
-        self._before[row] = (steps, updates)
-        return progress
-
-    def params(self, row: int) -> Params:
-        return self.population.params(row)
-
-    @property
-    def fingerprint(self) -> dict[str, Any]:
-        return self.population.fingerprint
-
-    def state(self, row: int) -> list[np.ndarray]:
-        return self.population.state(row)
-
-    def state_bytes(self, row: int) -> int:
-        return self.population.state_bytes(row)
-
-    def restore(self, row: int, state: list[np.ndarray]) -> None:
-        self.population.restore(row, state)
-
-
-def mixed(trials: int = 256, seconds: float = 3.0) -> dict[str, Any]:
-    """Train the article's space, all agents different; compare with what uniform populations would have taken.
-
-    Ends when a lane has nobody left to train. Scores are of few episodes: what is compared are steps and updates.
-    """
-    searched = space.load("article", eval_episodes=4)
-    config, platform = space.config(searched), devices.platform()
-    layout = devices.choose_layout(largest_block=cost.largest_block(config, True, platform))
-    population, accounts = Population(config, layout, 0), Accounts()
-    population.compile()
-    trainer, elapsed = _Recorded(population), 0.0
-    with tempfile.TemporaryDirectory() as directory:
-        study = open_study(Path(directory) / "study.log", "mixed", searched, {}, "random", 0)
-        lanes = Lanes(trainer, space.common_period(searched), SPEEDS[platform], accounts)
-        limits, start = Limits(trials=trials), time.perf_counter()
-        for event in sweep(lanes, study, searched, limits):
-            if isinstance(event, Visited):
-                elapsed = time.perf_counter() - start
-                if event.lanes_busy < layout.lanes:
-                    break
-        study.close()
-    uniform = devices.choose_layout()
-    acting = Uniform((256, 256), 16, 8, 16, learning=False)
-    step_s = 1 / measure(acting, uniform, platform, seconds)["env_steps_per_s"]
-    update_s = {}
-    for size in sorted(trainer.updates):
-        measured = measure(Uniform((256, 256), size, 8, 16), uniform, platform, seconds)
-        update_s[size] = (1 - measured["env_steps_per_s"] * step_s) / measured["updates_per_s"]
-    expected = sum(trainer.updates[size] * update_s[size] for size in update_s) + trainer.steps * step_s
-    return {
-        "seconds": round(elapsed, 1),
-        "uniform_seconds": round(expected, 1),
-        "ratio": round(elapsed / expected, 3),
-        "updates": dict(sorted(trainer.updates.items())),
-        "env_steps": trainer.steps,
-        "update_us": {size: round(1e6 * s, 1) for size, s in update_s.items()},
-        "step_us": round(1e6 * step_s, 2),
-        "wasted_updates": round(accounts.wasted_updates, 3),
-        "idle_lanes": round(accounts.idle_lanes, 3),
-        "device_imbalance": round(accounts.device_imbalance, 3),
     }

@@ -81,6 +81,7 @@ class Lanes:
         self.sent = [0] * layout.rows  # segments dispatched …
         self.num_ticks = [[0] * layout.devices for _ in range(layout.rows)]  # … and how long the last one is
         self.env_steps = self.visits = 0
+        self.began: float | None = None  # when the first segment was dispatched, by `time.monotonic`
         self._strange = [np.zeros(layout.row_shape, bool) for _ in range(layout.rows)]  # to be emptied
         self._hyperparams = [stack([defaults()] * self.lanes_a_row) for _ in range(layout.rows)]
         self._dispatched = [time.perf_counter()] * layout.rows
@@ -203,6 +204,7 @@ class Lanes:
         self.num_ticks[row] = given_ticks or self._num_ticks(row, hyperparams)
         self.trainer.dispatch(row, Placement(fresh, names, hyperparams), np.array(self.num_ticks[row], np.int32))
         self.under_way[row], self._dispatched[row] = True, time.perf_counter()
+        self.began = self.began or time.monotonic()
         self.sent[row] += 1
 
     def _hyperparams_of(self, row: int) -> list[Hyperparams]:

@@ -13,8 +13,9 @@ import jax
 from jaxdqn import cost, devices, files, fingerprint, grid, records, restoring, space, study
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS
+from jaxdqn.database import path_of
 from jaxdqn.plan import Plan, Settings
-from jaxdqn.storage import StorageSink, check_log, check_study, open_followed
+from jaxdqn.storage import StorageSink, check_log, check_study, open_followed, open_storage
 from jaxdqn.study import Study
 
 
@@ -50,23 +51,27 @@ def open_plan(plan: Plan, show: Callable[[str], None] = lambda _: None) -> Opene
     ours = [settings.storage is None, settings.tracking is None]
     if settings.storage is None:
         _make_output(plan)
-    storage = None if has_log else open_followed(plan.storage, plan.tracking, ours, None, show)
+    # A new database of ours is made by the thread that writes to it: that takes half a second, and nothing is to check.
+    new = settings.storage is None and plan.storage is not None and path_of(plan.storage) is None
+    now = None if new else plan.storage
+    storage = None if has_log else open_followed(now, plan.tracking, ours, None, show)
     if storage is not None:
         check_study(storage, plan.study_name, True, plan.output)
     _make_output(plan)
     opened = study.open_study(plan.log, plan.study_name, plan.space, identity, plan.sampler, settings.seed, plan.pruner)
     if has_log:  # only now nobody else has it, so that nobody else writes to what is moved aside
         try:
-            storage = open_followed(plan.storage, plan.tracking, ours, plan.log, show)
+            storage = open_followed(now, plan.tracking, ours, plan.log, show)
         except BaseException:
             opened.close()
             raise
 
     def connect() -> StorageSink:
-        assert storage is not None
+        assert plan.storage is not None
+        there = open_storage(plan.storage) if storage is None else storage
         attributes = {records.IDENTITY: json.dumps(identity)}
         directions = ("maximize", "minimize") if plan.space.minimize else ("maximize",)
-        return StorageSink(storage, plan.study_name, plan.space.searched, attributes, directions)
+        return StorageSink(there, plan.study_name, plan.space.searched, attributes, directions)
 
     try:
         files.sweep_away(plan.output)
@@ -74,7 +79,7 @@ def open_plan(plan: Plan, show: Callable[[str], None] = lambda _: None) -> Opene
     except BaseException:
         opened.close()
         raise
-    return Opened(plan, config, layout, opened, None if storage is None else connect, restored)
+    return Opened(plan, config, layout, opened, None if plan.storage is None else connect, restored)
 
 
 def _layout_of(where: dict[str, Any], settings: Settings) -> Layout | None:

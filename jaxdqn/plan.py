@@ -61,6 +61,7 @@ class Settings:
     snapshot_mib: float = 256.0
     backup_to: Path | None = None
     backup_every: float = backup.EVERY_S
+    cache: bool = True  # keep compiled programs for the next start
     command: str = ""  # as it was typed
 
 

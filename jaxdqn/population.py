@@ -16,9 +16,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int, PyTree
 
-from jaxdqn import fingerprint
+from jaxdqn import fingerprint, programs
 from jaxdqn.block import Block, Placement, Progress, empty_block, train_block
 from jaxdqn.config import Config, Layout
+from jaxdqn.environment import make
 from jaxdqn.hyperparams import KINDS, Hyperparams, defaults, stack
 from jaxdqn.judging import Names
 from jaxdqn.network import Params
@@ -46,18 +47,17 @@ class Population:
     def compile(self) -> float:
         """Compile the program and make the empty rows; return the seconds it took."""
         start = time.perf_counter()
-        num_devices = self.layout.devices
-
-        def stacked() -> Block:
-            block = empty_block(self.config, self.layout)
-            return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_devices, *x.shape)), block)
-
-        make_row = jax.jit(stacked, out_shardings=self._sharding)
-        row_shape = jax.eval_shape(make_row)
-        lowered = self.program().lower(self.seed, row_shape, *self._no_work())
+        block = jax.eval_shape(lambda: empty_block(self.config, self.layout))
+        row_shape = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.layout.devices, *x.shape), x.dtype), block)
+        arguments = (self.seed, row_shape, *self._no_work())
+        own = make(self.config.env).shipped  # else its code may be anybody's, and change
+        results = (row_shape, Progress(*range(len(Progress._fields))))
+        kept = programs.exported(self.program(), arguments, results, (self.config, self.layout) if own else None)
+        lowered = self._jitted(kept).lower(*arguments)
         self.compiled = lowered.compile(compiler_options=_COMPILER_OPTIONS.get(jax.default_backend()))
-        made = make_row.lower().compile()
-        self.rows = [made() for _ in range(self.layout.rows)]
+        for _ in range(self.layout.rows):
+            empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), row_shape)
+            self.rows.append(jax.device_put(empty, self._sharding))
         program = hashlib.sha256(lowered.as_text().encode()).hexdigest()
         self.fingerprint = {**fingerprint.of_machine(), "program": program}
         for row in range(self.layout.rows):  # memory that is short is short now
@@ -81,8 +81,11 @@ class Population:
             out_specs=(spec, spec),
             check_vma=False,
         )
+        return self._jitted(sharded)
+
+    def _jitted(self, program: Callable[..., PyTree]) -> jax.stages.Wrapped:
         shardings = (NamedSharding(self._mesh, PartitionSpec()), *[self._sharding] * 3)
-        return jax.jit(sharded, in_shardings=shardings, out_shardings=self._sharding, donate_argnums=1)
+        return jax.jit(program, in_shardings=shardings, out_shardings=self._sharding, donate_argnums=1)
 
     def dispatch(self, row: int, placement: Placement, num_ticks: Int[np.ndarray, " devices"]) -> None:
         """Queue a segment of row `row` on the devices; returns at once."""

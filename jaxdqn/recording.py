@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from jaxdqn.backup import Backup
 from jaxdqn.config import Config
 from jaxdqn.events import TrialEnded, Visited
-from jaxdqn.follower import FINISHED, PATIENCE_S, Conclusion, Follower, Metric, Trial, TrialDetail
+from jaxdqn.follower import FINISHED, PATIENCE_S, Conclusion, Follower, Metric, Sink, Trial, TrialDetail
 from jaxdqn.host_agent import Agent
 from jaxdqn.plan import Plan
 from jaxdqn.storage import StorageSink
 from jaxdqn.study import Study
 from jaxdqn.tracking import ALL_UP_TO, BEST_KEPT, MlflowSink
+
+TRACED_AFTER_S = 5.0  # what is compiled anew then keeps XLA busy, which needs no Python
 
 
 class Recording:
@@ -30,17 +33,20 @@ class Recording:
         self._config, self._show = config, show
         self._storage: Follower | None = None
         self._mlflow: Follower | None = None
+        self._training = threading.Event()
         history = study.trials()
         if connect_storage and plan.storage:
-            self._storage = Follower("the storage", connect_storage, history, secrets=plan.storage)
+            self._storage = Follower("the storage", self._when_training(connect_storage), history, secrets=plan.storage)
         if plan.tracking:
             uri, name, artifacts, log_id = plan.tracking, plan.study_name, plan.artifacts, study.log_id
             tags = {"jaxdqn.space": plan.space.name, "jaxdqn.env": plan.space.env}
             tags["jaxdqn.seed"] = str(plan.settings.seed)
             finished = [_from_log(trial, plan) for trial in history if trial.state in FINISHED]
-            self._mlflow = Follower(
-                "MLflow", lambda: MlflowSink(uri, name, artifacts, tags, log_id), finished, secrets=uri
-            )
+
+            def connect() -> MlflowSink:
+                return MlflowSink(uri, name, artifacts, tags, log_id)
+
+            self._mlflow = Follower("MLflow", self._when_training(connect), finished, secrets=uri)
         self._all = [follower for follower in (self._storage, self._mlflow) if follower]
         self._backup: Backup | None = None
         if plan.settings.backup_to:
@@ -48,6 +54,19 @@ class Recording:
             self._backup = Backup(target, plan.log, lambda: study.log_bytes, every_s)
         self._watched: list[Follower | Backup] = [*self._all, self._backup] if self._backup else [*self._all]
         self._said: set[str] = set()
+
+    def _when_training(self, connect: Callable[[], Sink]) -> Callable[[], Sink]:
+        """Let a sink be opened when the compiler or the devices work: its imports would take turns with the tracing."""
+
+        def later() -> Sink:
+            self._training.wait(TRACED_AFTER_S)
+            return connect()
+
+        return later
+
+    def begun(self) -> None:
+        """Say that agents train."""
+        self._training.set()
 
     def visited(self, event: Visited) -> float:
         """Hand the changed trials to the storage; return the seconds this waited."""
@@ -73,6 +92,7 @@ class Recording:
         A follower that writes nothing for `patience_s` is given up.
         """
         failures = []
+        self.begun()
         for follower in self._all:
             if follower.waiting:
                 self._show(f"writing {follower.waiting} trials to {follower.name}")

@@ -95,9 +95,12 @@ def _winner(history: History) -> int:
 
 
 def retrain(
-    task: Task, show: Callable[[str | Event], None], stop: threading.Event | None = None
+    task: Task, show: Callable[[str | Event], None], stop: threading.Event | None = None, cache: bool = True
 ) -> tuple[Confirmation | None, float]:
-    """Train a task's agents; return what they say (None if it was stopped) and the seconds it took to compile."""
+    """Train a task's agents; return what they say (None if it was stopped) and the seconds it took to compile.
+
+    Compiled programs are kept for the next start, unless `cache` says not to.
+    """
     stop = stop or threading.Event()
     config = space.config(task.space)
     lanes = min(task.seeds, devices.choose_layout().lanes)
@@ -105,7 +108,7 @@ def retrain(
     if ignored := devices.ignored_gpu():
         show(f"warning: {ignored}")
     show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")
-    if unused := compile_cache.use(devices.platform()):
+    if unused := compile_cache.use(devices.platform(), cache):
         show(unused)
     population = Population(config, layout, task.seed)
     compile_s = population.compile()

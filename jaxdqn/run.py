@@ -23,7 +23,6 @@ from jaxdqn.opening import Opened
 from jaxdqn.plan import Plan
 from jaxdqn.population import Population
 from jaxdqn.recording import Recording
-from jaxdqn.reporting import report_on
 from jaxdqn.result import Result
 from jaxdqn.snapshot import Snapshots
 from jaxdqn.stages import Stages
@@ -149,17 +148,19 @@ def _train(
         owner = {"log": trials.log_id, **population.fingerprint, **asdict(population.layout)}
         limit = round(settings.snapshot_mib * 2**20)
         snapshots = Snapshots(plan.output / _SNAPSHOTS, owner, settings.snapshot_every, limit)
-    start, compiles = time.monotonic(), CompileCounter()
+    compiles = CompileCounter()
     lanes = Lanes(population, space.common_period(plan.space), SPEEDS[devices.platform()], accounts)
     with compiles:
         for event in stages.run(lanes, stop.is_set, started, snapshots):
             if isinstance(event, Visited):
+                followers.begun()
                 accounts.follower_wait_s += followers.visited(event)
             elif isinstance(event, TrialEnded):
                 accounts.follower_wait_s += followers.ended(event, trials.trial(event.number))
             show(event)
             for message in snapshots.news() if snapshots else []:
                 show(message)
+    start = lanes.began or time.monotonic()
     return _Trained(population.layout, start, compile_s, lanes.env_steps, compiles.count, snapshots)
 
 
@@ -185,6 +186,8 @@ def _conclude(plan: Plan, stages: Stages, show: Show, report: bool) -> tuple[Con
     """Write the report, if wanted; return what a sweep has come to, and what could not be written, a line each."""
     confirmed, verdict, files, failures = stages.confirmed, stages.verdict, [], []
     if report and any(stages.study.counts().values()):
+        from jaxdqn.reporting import report_on  # Optuna's figures, plotly, matplotlib
+
         show("writing the report")
         try:
             files = report_on(history.read(plan.output), plan.output)

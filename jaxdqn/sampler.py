@@ -23,10 +23,10 @@ from optuna.samplers import BaseSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from scipy.stats import qmc
 
 from jaxdqn import parzen
 from jaxdqn.parzen import Axis, Mixture, Points
+from jaxdqn.startup import lean_import
 
 Space = dict[str, BaseDistribution]
 NUM_STARTUP = 16  # finished trials before the first fit
@@ -114,7 +114,7 @@ class BatchTPESampler(BaseSampler):
 
     def _startup(self, axes: list[Axis], numbers: Sequence[int]) -> Points:
         """Return points of a scrambled Sobol sequence: even over the space, whatever subset of axes one looks at."""
-        scramble = self._random(0, _STARTUP, len(axes))
+        scramble, qmc = self._random(0, _STARTUP, len(axes)), lean_import("scipy.stats.qmc")
         sequence = qmc.Sobol(len(axes), rng=scramble).random(2 ** max(numbers).bit_length())
         uniform = sequence[np.array(numbers)]
         return np.stack([axis.prior(uniform[:, i]) for i, axis in enumerate(axes)], axis=1)

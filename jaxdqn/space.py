@@ -169,7 +169,7 @@ def config(space: Space) -> Config:
 
 def common_period(space: Space) -> int:
     """Return the least common multiple of the train periods of a space, 1 where it would be large."""
-    values = _choices(space, "train_period")
+    values = choices(space, "train_period")
     multiple = math.lcm(*map(int, values)) if values else 1
     return multiple if multiple <= 4_096 else 1
 
@@ -340,7 +340,7 @@ def _bounds(space: Space, name: str) -> tuple[float, float]:
     return value, value
 
 
-def _choices(space: Space, name: str) -> list[float] | None:
+def choices(space: Space, name: str) -> list[float] | None:
     """Return the values a hyperparameter may take, where they can be listed."""
     domain = space.searched.get(name)
     if isinstance(domain, CategoricalDistribution):
@@ -356,7 +356,7 @@ def _numbers(domain: CategoricalDistribution) -> list[float]:
 
 
 def _values_gcd(space: Space, name: str) -> list[int]:
-    values = _choices(space, name)
+    values = choices(space, name)
     if values is not None:
         return [int(value) for value in values]
     domain = space.searched[name]
@@ -366,7 +366,7 @@ def _values_gcd(space: Space, name: str) -> list[int]:
 
 def _batch_shapes(space: Space) -> tuple[int, ...]:
     """Shapes an update is compiled for: the batch sizes themselves where they are few, else powers of two."""
-    values = _choices(space, "batch_size")
+    values = choices(space, "batch_size")
     if values is not None and len(values) <= 8:
         return tuple(map(int, values))
     low, high = map(int, _bounds(space, "batch_size"))

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 NUM_RESAMPLES = 9_999
 _SEED = 0
@@ -35,6 +34,8 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
         raise ValueError(f"{successes} successes of {n} are not possible")
     if n == 0:
         return Interval(0.0, 1.0)
+    from scipy import stats  # a second
+
     interval = stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return Interval(float(interval.low), float(interval.high))
 
@@ -67,6 +68,8 @@ def bootstrap_interval(
     sample = _finite(values)
     if len(sample) < 2:
         return None
+    from scipy import stats
+
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # that BCa is not defined
         result = stats.bootstrap(

@@ -19,40 +19,88 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parent / "data"
 STORED = DATA / "stock_quality.json"
+TRAIN_PARTS = ("uniform", "mixed", "devices", "lanes")  # the last one only where it is named
+REPEATS = 5  # spans of a population, whose medians count
 
 
 def train(
-    lanes: Annotated[int, typer.Option(help="Agents that train at the same time.", min=1)] = 64,
-    width: Annotated[int, typer.Option(help="Units of each of the two hidden layers.", min=1)] = 64,
-    batch_size: Annotated[int, typer.Option(help="Transitions an update.", min=1)] = 64,
-    train_period: Annotated[int, typer.Option(help="Environment steps between train events.", min=1)] = 1,
-    gradient_steps: Annotated[int, typer.Option(help="Updates at a train event.", min=1)] = 1,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="This part; may be given several times.  \\[default: uniform, mixed, devices]"),
+    ] = None,
+    lanes: Annotated[
+        int, typer.Option(help="Agents that train at the same time, where that is one number.", min=1)
+    ] = 64,
+    width: Annotated[
+        int | None, typer.Option(help="Measure this shape alone: units of each of the two hidden layers.", min=1)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Measure this shape alone: transitions an update.", min=1)
+    ] = None,
+    train_period: Annotated[
+        int | None, typer.Option(help="Measure this shape alone: environment steps between train events.", min=1)
+    ] = None,
+    gradient_steps: Annotated[
+        int | None, typer.Option(help="Measure this shape alone: updates at a train event.", min=1)
+    ] = None,
     seconds: Annotated[float, typer.Option(help="Seconds of each of the 5 spans measured.", min=0.1)] = 3.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    output: Annotated[
+        Path, typer.Option(help="Directory of train.json, with everything this run measured, and of figures.")
+    ] = Path("runs/benchmark"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
 ) -> None:
-    """Train a uniform population and print environment steps and updates a second, and the share of peak.
+    """Train populations; print environment steps and updates a second, and the share of the machine's peak.
 
-    Everything is counted; compile time is kept apart. This is what runs when no command is given.
+    Parts: uniform populations of six shapes; the article's mixed space beside uniform populations of its shapes;
+    devices, one against all; lanes, from 1 to 4,096 (this one only where it is named). Everything is counted; compile
+    time is kept apart. This is what runs when no command is given.
 
-    Example: python scripts/benchmark.py --lanes 64 --width 64 --batch-size 64
+    Examples: python scripts/benchmark.py
+
+    python scripts/benchmark.py train --only lanes
+
+    python scripts/benchmark.py train --lanes 16 --width 128 --batch-size 32
     """
+    alone = any(value is not None for value in (width, batch_size, train_period, gradient_steps))
+    if alone and only:
+        refuse("--only names parts whose shapes are given: a shape of your own is measured alone")
+    for name in only or ():
+        if name not in TRAIN_PARTS:
+            refuse(f"--only {name!r} is not allowed: parts are {', '.join(TRAIN_PARTS)}")
+    _make_output(output, "train.json")
+
     from jaxdqn import devices
 
     devices.prepare()
 
-    import jax
+    from rich.console import Console
 
-    from jaxdqn.benchmark import Uniform, measure
+    from jaxdqn import compile_cache, throughput, throughput_figures
+    from jaxdqn.benchmark import Uniform
+    from jaxdqn.peak import Peak
 
     try:
         layout = devices.choose_layout(lanes)
     except ValueError as error:
         refuse(str(error))
-    shape = Uniform((width, width), batch_size, train_period, gradient_steps)
-    _progress(f"measuring 5 spans of {seconds:g} s after compiling")
-    row = measure(shape, layout, devices.platform(), seconds)
-    row |= {"jax": jax.__version__, "python": platform.python_version(), "device": jax.devices()[0].device_kind}
-    print(json.dumps(row) if as_json else "\n".join(f"{name:20} {value}" for name, value in row.items()))
+    own = Uniform((width or 64, width or 64), batch_size or 64, train_period or 1, gradient_steps or 1)
+    parts = ["uniform"] if alone else [name for name in TRAIN_PARTS if name in (only or TRAIN_PARTS[:3])]
+    console, machine = Console(stderr=as_json), throughput.about_machine()
+    console.print(throughput_figures.head(machine), "")
+    measured: dict[str, Any] = {}
+    with compile_cache.of_this_process():
+        peak = Peak(layout.devices)
+        for name in parts:
+            shapes = (own,) if alone else throughput.SHAPES
+            measured[name] = throughput.measure_part(name, lanes, seconds, REPEATS, peak, _progress, shapes)
+            console.print(throughput_figures.shown(name, measured[name]))
+            result = throughput.summary(machine, peak, measured)
+            (output / "train.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
+    throughput_figures.draw(measured, output)
+    console.print(throughput_figures.about_peak(result))
+    console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
 
 
 def host(
@@ -77,11 +125,7 @@ def host(
     for name in only or ():
         if name not in PARTS:
             refuse(f"--only {name!r} is not allowed: parts are {', '.join(PARTS)}")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "host.json").touch()
-    except OSError as error:
-        refuse(f"--output {str(output)!r} is no writable directory: {error.strerror}")
+    _make_output(output, "host.json")
 
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: the cores belong to the training
 
@@ -170,11 +214,10 @@ def _gpu(_: Path) -> tuple[dict[str, Any], RenderableType]:
 
 
 def _mixed(_: Path) -> tuple[dict[str, Any], RenderableType]:
-    from jaxdqn.host_load import mixed
+    from jaxdqn.mixed import mixed
 
-    _progress("mixed: the article's space, then a uniform population of each of its shapes, about 2 minutes")
     title = "Heterogeneity: the article's space, mixed, against uniform populations of its shapes"
-    return _bars(title, mixed(), {"ratio": ("<=", 1.4)})
+    return _bars(title, mixed(progress=_progress), {"ratio": ("<=", 1.4)})
 
 
 PARTS: dict[str, Callable[[Path], tuple[dict[str, Any], RenderableType]]] = {
@@ -186,6 +229,15 @@ PARTS: dict[str, Callable[[Path], tuple[dict[str, Any], RenderableType]]] = {
 }
 # A part measures, may leave figures in the output directory, and returns its figures, with `reached` among them, and
 # what to show of them.
+
+
+def _make_output(output: Path, name: str) -> None:
+    """Make a directory, and a file in it, or refuse."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / name).touch()
+    except OSError as error:
+        refuse(f"--output {str(output)!r} is no writable directory: {error.strerror}")
 
 
 def _write_stock() -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import time
+import json
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-STARTED = time.monotonic()
+import typer
 
-import json  # noqa: E402
-import os  # noqa: E402
-import sys  # noqa: E402
-from dataclasses import fields  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import TYPE_CHECKING, Annotated, Any  # noqa: E402
-
-import typer  # noqa: E402
-
-from jaxdqn.command_line import main, refuse, shell_word, stop_on_signals, typed, without_passwords  # noqa: E402
+from jaxdqn.command_line import main, refuse, shell_word, stop_on_signals, typed, without_passwords
+from jaxdqn.startup import collecting_no_garbage, process_started
 
 if TYPE_CHECKING:
     from jaxdqn.plan import Settings
@@ -184,6 +181,10 @@ def sweep(
     devices: Annotated[
         int | None, typer.Option(help="CPU cores or GPUs.  \\[default: all]", rich_help_panel=HOW)
     ] = None,
+    cache: Annotated[
+        bool,
+        typer.Option("--cache/--no-cache", help="Keep the compiled program for the next start.", rich_help_panel=HOW),
+    ] = True,
 ) -> None:
     """Train a population of DQN agents in one compiled program and let Optuna choose the next ones.
 
@@ -198,22 +199,24 @@ def sweep(
 
 
 def _run(given: dict[str, Any], as_json: bool) -> int:
+    started = process_started()
     stop = stop_on_signals(
         LEAVE_AFTER_S, f"left without waiting, and nothing is lost\ncontinue this study: {given['command']}"
     )
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is imported: the cores belong to the training
 
-    from jaxdqn import devices as hardware
+    with collecting_no_garbage():
+        from jaxdqn import devices as hardware
 
-    hardware.prepare()  # before gymnax is imported: that starts JAX's backend
+        hardware.prepare()  # before gymnax is imported: that starts JAX's backend
 
-    from rich.console import Console
+        from rich.console import Console
 
-    from jaxdqn.console import SweepConsole, show_result, title_of
-    from jaxdqn.journal import LogError
-    from jaxdqn.opening import open_plan
-    from jaxdqn.plan import Settings, plan
-    from jaxdqn.run import run
+        from jaxdqn.console import SweepConsole, show_result, title_of
+        from jaxdqn.journal import LogError
+        from jaxdqn.opening import open_plan
+        from jaxdqn.plan import Settings, plan
+        from jaxdqn.run import run
 
     console = Console(stderr=as_json)
     try:
@@ -221,7 +224,7 @@ def _run(given: dict[str, Any], as_json: bool) -> int:
         with SweepConsole(console, title_of(planned)) as shown:
             opened = open_plan(planned, shown.show)
             shown.trials = opened.plan.settings.trials
-            result = run(opened, shown.show, stop, STARTED)
+            result = run(opened, shown.show, stop, started)
     except ValueError as error:
         refuse(str(error))
     except LogError as error:

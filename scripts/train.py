@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 import time
+from pathlib import Path
+from typing import Annotated
 
-STARTED = time.monotonic()
+import typer
 
-import json  # noqa: E402
-import os  # noqa: E402
-import sys  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Annotated  # noqa: E402
-
-import typer  # noqa: E402
-
-from jaxdqn.command_line import main, refuse, stop_on_signals  # noqa: E402
+from jaxdqn.command_line import main, refuse, stop_on_signals
+from jaxdqn.startup import process_started
 
 WHAT, HOW, WHERE = "What is trained", "How", "Where results go"
 MAX_SEEDS, MAX_SEED = 10_000, 2**31 - 1
@@ -48,6 +46,10 @@ def train(
     save: Annotated[
         Path | None, typer.Option(help="Directory in which the agents are saved.", rich_help_panel=WHERE)
     ] = None,
+    cache: Annotated[
+        bool,
+        typer.Option("--cache/--no-cache", help="Keep the compiled program for the next start.", rich_help_panel=HOW),
+    ] = True,
     json_: Annotated[
         bool, typer.Option("--json", help="One object on stdout, all else on stderr.", rich_help_panel=WHERE)
     ] = False,
@@ -91,7 +93,7 @@ def train(
             what = str(hyperparameters)
         task = Task(space, number, seeds, seed, search_return, save)
         with SweepConsole(console, f"[bold]{escape(what)}[/]: {escape(space.env)}, {seeds} agents") as shown:
-            result, compile_s = retrain(task, shown.show, stop)
+            result, compile_s = retrain(task, shown.show, stop, cache)
     except ValueError as error:
         refuse(str(error))
     except OSError as error:
@@ -99,7 +101,7 @@ def train(
     if result is None:
         print("stopped before all agents had ended: nothing to report", file=sys.stderr)
         sys.exit(130)
-    wall_s = time.monotonic() - STARTED
+    wall_s = time.monotonic() - process_started()
     show_hyperparams(console, result.hyperparameters, set())
     console.print(f"{sum(result.env_steps) / seeds:,.0f} environment steps an agent, {wall_s:.0f} s", highlight=False)
     show_verdict(console, result, space.solved)

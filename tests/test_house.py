@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
+    "startup",
     "redact",
     "files",
     "command_line",
@@ -15,6 +16,7 @@ FLOORS = [
     "compile_cache",
     "devices",
     "fingerprint",
+    "programs",
     "prng",
     "environment",
     "network",
@@ -27,6 +29,7 @@ FLOORS = [
     "block",
     "population",
     "cost",
+    "peak",
     "benchmark",
     "space",
     "saved_agent",
@@ -87,6 +90,9 @@ FLOORS = [
     "lesson_figures",
     "host_benchmark",
     "host_load",
+    "mixed",
+    "throughput",
+    "throughput_figures",
 ]
 KNOWN_BY = {
     "gymnax": {"environment"},
@@ -166,4 +172,4 @@ def test_the_population_alone_compiles_agents() -> None:
     jitting = {
         path.stem for path in PACKAGE.glob("*.py") if "jax.jit(" in path.read_text() or "@jax.jit" in path.read_text()
     }
-    assert jitting == {"population", "benchmark", "play"}  # the latter two: a matrix product, one agent at play
+    assert jitting == {"population", "programs", "peak", "play"}  # traced; a matrix product; one agent at play
