@@ -102,11 +102,12 @@ def explain(choice: Choice, chosen: Layout, source: str) -> str:
         for block, ratio in choice.gains.items()
     ]
     if choice.block * 2 > choice.most:
-        reasons.append(f"blocks above {choice.most} were not tried, memory is short" if choice.most < LARGEST_BLOCK else "")
+        limit = "memory holds" if choice.most < LARGEST_BLOCK else "the program is made for"
+        reasons.append(f"{limit} no blocks above {choice.most}")
     if chosen.block < choice.block:
         reasons.append(f"there are agents for blocks of {chosen.block} only")
     what = f"{chosen.lanes} lanes in {chosen.rows} rows, blocks of {chosen.block}"
-    return f"{what} ({source}): {'; '.join(filter(None, reasons)) or 'nothing else was tried'}"
+    return f"{what} ({source}): {'; '.join(reasons)}"
 
 
 def key(identity: Mapping[str, Any], config: Config, num_devices: int) -> str:
@@ -177,13 +178,14 @@ def _choice(entry: Any, path: Path) -> Choice:
     def is_block(value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_BLOCK
 
-    if not isinstance(entry, dict) or not isinstance(gains := entry.get("gains"), dict) or len(gains) > 16:
+    def is_gain(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1_000
+
+    gains = entry.get("gains") if isinstance(entry, dict) else None
+    if not isinstance(gains, dict) or len(gains) > 16 or not all(re.fullmatch("[1-9][0-9]{0,3}", one) for one in gains):
         raise ValueError(f"{path} can't be used: {short(entry)} is no choice of lanes")
-    known = {int(block): ratio for block, ratio in gains.items() if re.fullmatch(r"[1-9][0-9]{0,3}", block)}
-    figures = [isinstance(ratio, float | int) and not isinstance(ratio, bool) for ratio in gains.values()]
-    figures += [0 <= ratio < 1_000 for ratio in gains.values() if figures == [True] * len(gains)]
-    blocks = [entry.get("block"), entry.get("most"), *known]
-    if len(known) < len(gains) or not all(figures) or not all(map(is_block, blocks)):
+    known = {int(block): ratio for block, ratio in gains.items()}
+    if not all(map(is_gain, known.values())) or not all(map(is_block, (entry.get("block"), entry.get("most"), *known))):
         raise ValueError(f"{path} can't be used: {short(entry)} is no choice of lanes")
     return Choice(entry["block"], dict(sorted(known.items())), entry["most"])
 

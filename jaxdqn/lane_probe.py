@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool
 from scipy.stats import qmc
 
-from jaxdqn import auto_lanes, compile_cache, cost, devices, memory, parzen, space
+from jaxdqn import auto_lanes, cost, devices, memory, parzen, space
 from jaxdqn.auto_lanes import Choice
 from jaxdqn.block import Placement
 from jaxdqn.config import Config, Layout
@@ -81,8 +81,6 @@ def _tried(searched: Space, config: Config, num_devices: int, most: int, show: S
     else:  # where a launch costs next to nothing the search starts at what is known to suit
         largest = cost.largest_block(config, space.is_mixed(searched), platform)
         start = devices.choose_layout(None, num_devices, largest).block
-    if unused := compile_cache.use(platform):
-        show(unused)
     return auto_lanes.knee(Probe(searched, config, num_devices, show).pairs, start, most)
 
 

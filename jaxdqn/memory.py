@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
 
 import jax
 
@@ -23,16 +22,6 @@ PARTS = ("replay", "online", "target", "best", "optimiser", "environment", "vali
 ROWS = 2  # one trains while the host visits the other
 PREALLOCATED = 0.75  # of a GPU's memory: what JAX takes of it unless told otherwise; no more is taken of a host's
 _WORD = 4  # bytes of every number but the booleans
-
-
-class Card(NamedTuple):
-    """A GPU by its data sheet."""
-
-    name: str
-    bytes: int
-
-
-CARDS = {"t4": Card("Tesla T4", 15_835_660_288), "a100": Card("NVIDIA A100-SXM4-40GB", 42_505_273_344)}
 
 
 def part_bytes(config: Config, block: int) -> dict[str, int]:

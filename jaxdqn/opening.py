@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxdqn import cost, devices, files, fingerprint, grid, lane_probe, records, restoring, space, study
+from jaxdqn import compile_cache, cost, devices, files, fingerprint, grid, records, restoring, space, study
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS
 from jaxdqn.plan import AUTO, Plan, Settings
@@ -78,15 +78,16 @@ def open_plan(plan: Plan, show: Callable[[str], None] = lambda _: None) -> Opene
     return Opened(plan, config, layout, opened, None if storage is None else connect, restored)
 
 
-def _settled(
-    plan: Plan, config: Config, layout: Layout, where: dict[str, Any], show: Callable[[str], None]
-) -> Layout:
+def _settled(plan: Plan, config: Config, layout: Layout, where: dict[str, Any], show: Callable[[str], None]) -> Layout:
     """Return the layout a study has, else one chosen by trying if that is wanted, else `layout`."""
     kept, automatic = _layout_of(where, plan.settings), plan.settings.lanes == AUTO
     if kept and automatic:
         show(f"the study keeps its {kept.lanes} lanes in blocks of {kept.block}: another layout would give other bits")
     if kept or not automatic:
         return kept or layout
+    from jaxdqn import lane_probe  # only where it is needed: SciPy's statistics take their time
+
+    compile_cache.use(devices.platform())  # that it can't be used is said when the population is compiled
     return lane_probe.automatic(plan.space, config, layout.devices, _num_agents(plan), show)
 
 

@@ -91,6 +91,7 @@ FLOORS = [
     "lesson_figures",
     "host_benchmark",
     "host_load",
+    "memory_report",
 ]
 KNOWN_BY = {
     "gymnax": {"environment"},
