@@ -1,7 +1,8 @@
-"""What lanes take of memory, as predicted and as XLA reports it, and how many fit: measured, as a table, as a figure."""
+"""What lanes take of memory, predicted and as XLA reports it, and how many fit: measured, as a table, as a figure."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,9 @@ def measure(name: str, lanes: int | None = None, progress: Callable[[str], None]
         "xla": {part: round(value / block, 1) for part, value in by_xla.items()},
         "fit": {
             **{card: _fit(config, memory.PREALLOCATED * size) for card, size in CARDS.items()},
-            "this machine": _fit(config, here) * layout.devices,
+            **({"this machine": _fit(config, here) * layout.devices} if math.isfinite(here) else {}),
         },
-        "available_bytes": round(here * layout.devices),
+        "available_bytes": round(here * layout.devices) if math.isfinite(here) else None,
     }
 
 
