@@ -121,7 +121,7 @@ def place() -> Path | None:
 
     None: there is none, or compiled programs are not to be kept either.
     """
-    if not jax.config.jax_enable_compilation_cache:
+    if not jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         return None
     try:
         return compile_cache.private_directory().parent / _FILE

@@ -63,7 +63,7 @@ def automatic(searched: Space, config: Config, num_devices: int, agents: int | N
     if choice is None:
         started = time.perf_counter()
         choice = _tried(searched, config, num_devices, min(most, auto_lanes.LARGEST_BLOCK), show)
-        source = f"tried for {time.perf_counter() - started:.0f} s"
+        source = f"tried for {time.perf_counter() - started:.0f} s, compiling included"
         try:
             auto_lanes.remember(path, name, choice)
         except OSError as error:
@@ -120,9 +120,8 @@ class Probe:
             self._tried = {size: self._tried.get(size) or self._compiled(size) for size in sizes}
             small, large = (_Run(self._tried[size], num, self.config) for size in sizes)
             for run in (small, large):
-                run.span(self._period)
                 start = time.perf_counter()
-                run.span(self._period)
+                run.span(self._period)  # the first span is not counted: it says how long the others should be
                 period_s = time.perf_counter() - start
                 longest = max(1, run.room // self._period)
                 self._ticks = self._ticks or self._period * min(longest, max(1, round(SPAN_S / period_s)))

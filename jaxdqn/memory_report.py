@@ -35,7 +35,7 @@ def measure(name: str, lanes: int | None = None, progress: Callable[[str], None]
     population = Population(config, layout, 0)
     population.compile()
     assert population.compiled is not None
-    reported = population.compiled.memory_analysis()
+    reported: Any = population.compiled.memory_analysis()
     block = layout.block
     predicted = {
         "arguments": memory.argument_bytes(config, block),
@@ -89,18 +89,15 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
     figure = Figure((7.5, 1.6 + 0.9 * len(results)), layout="constrained")
     axes = figure.subplots()
     left = [0.0] * len(results)
-    names = [f"{result['space']}\n{result['lanes']} lanes" for result in results]
+    names = [f"{result['space']}\nblocks of {result['block']}" for result in results]
     colours = ("#0072B2", "#009E73", "#56B4E9", "#F0E442", "#E69F00", "#999999", "#CC79A7")
-    parts = [
-        (part, [result["bytes_a_lane"][part] for result in results], colour, "")
-        for part, colour in zip(memory.PARTS, colours, strict=True)
-    ]
-    parts.append(("temporaries (XLA)", [result["xla"]["temporaries"] for result in results], "#ffffff", "////"))
-    for name, values, colour, hatch in parts:
+    bars = {part: [result["bytes_a_lane"][part] for result in results] for part in memory.PARTS}
+    bars["temporaries (XLA)"] = [result["xla"]["temporaries"] for result in results]
+    for (name, values), colour in zip(bars.items(), (*colours, "#ffffff"), strict=True):
         mib = [value / 2**20 for value in values]
-        if max(mib) > 0:
-            edge = {"edgecolor": "#666666", "hatch": hatch, "linewidth": 0.5} if hatch else {}
-            axes.barh(names, mib, left=left, color=colour, label=name, **edge)
+        hatch = "////" if name not in memory.PARTS else ""
+        if max(mib) > 0.001:
+            axes.barh(names, mib, left=left, color=colour, label=name, edgecolor="#555555", hatch=hatch, linewidth=0.5)
         left = [start + value for start, value in zip(left, mib, strict=True)]
     axes.invert_yaxis()
     axes.set_xlabel("MiB a lane")

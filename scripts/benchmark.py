@@ -246,9 +246,9 @@ def memory(
     draw(result["rows"], output / "memory.png")
     console = Console(stderr=as_json)
     machine = result["machine"]
-    console.print(
-        f"{len(local)} {local[0].device_kind} devices, peak {machine['peak_gflops']:.0f} GFLOP/s", style="dim"
-    )
+    about = f"{machine['system']}, {len(local)} devices ({local[0].device_kind}) of {machine['cores']} cores"
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    console.print(f"{about}, peak {machine['peak_gflops']:.0f} GFLOP/s\n{versions}\n", highlight=False)
     console.print(memory_table(result["rows"]))
     console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
     if as_json:
