@@ -115,21 +115,35 @@ def _release(version: str) -> str:
     return found[0] if found else version
 
 
+def num_devices(wanted: int | None = None) -> int:
+    """Return how many devices are to be used, all of them unless another number is wanted.
+
+    Raises:
+        ValueError: there are not that many.
+    """
+    there = len(jax.local_devices())
+    if wanted is not None and not 1 <= wanted <= there:
+        raise ValueError(f"--devices {wanted} is not allowed: this machine has {there} ({platform()})")
+    return wanted or there
+
+
 def choose_layout(lanes: int | None = None, devices: int | None = None, largest_block: int | None = None) -> Layout:
     """Choose rows, devices and block for at least `lanes` lanes.
 
     Raises:
         ValueError: there are not that many devices, or no lane at all.
     """
-    there = len(jax.local_devices())
-    if devices is not None and not 1 <= devices <= there:
-        raise ValueError(f"--devices {devices} is not allowed: this machine has {there} ({platform()})")
+    devices = num_devices(devices)
     if lanes is not None and not 1 <= lanes <= 1_000_000:
         raise ValueError(f"--lanes {lanes} is not allowed: int in [1, 1000000]")
-    devices = devices or there
     if lanes is None:
         lanes = _ROWS * devices * _LANES_A_BLOCK[platform()]
     devices = min(devices, lanes)
     block = min(largest_block or _LANES_A_BLOCK[platform()], -(-lanes // (devices * _ROWS)))
     rows = -(-lanes // (devices * block))
+    return layout_of(rows, devices, block)
+
+
+def layout_of(rows: int, devices: int, block: int) -> Layout:
+    """Lay out rows of blocks; lanes are judged together where that saves launches."""
     return Layout(rows=rows, devices=devices, block=block, group=1 if platform() == "cpu" else min(block, 16))

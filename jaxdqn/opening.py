@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 
-from jaxdqn import cost, devices, files, fingerprint, grid, records, restoring, space, study
+from jaxdqn import compile_cache, cost, devices, files, fingerprint, grid, records, restoring, space, study
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS
 from jaxdqn.database import path_of
-from jaxdqn.plan import Plan, Settings
+from jaxdqn.plan import AUTO, Plan, Settings
 from jaxdqn.storage import StorageSink, check_log, check_study, open_followed, open_storage
 from jaxdqn.study import Study
 
@@ -40,7 +40,8 @@ def open_plan(plan: Plan, show: Callable[[str], None] = lambda _: None) -> Opene
     settings = plan.settings
     config, platform = space.config(plan.space), devices.platform()
     largest_block = cost.largest_block(config, space.is_mixed(plan.space), platform)
-    layout = devices.choose_layout(settings.lanes, settings.devices, largest_block)
+    lanes = None if settings.lanes == AUTO else settings.lanes
+    layout = devices.choose_layout(lanes, settings.devices, largest_block)
     if plan.sampler == "grid":
         plan = _with_grid(plan, config, layout)
     identity = {**plan.space.identity(), "seed": settings.seed, "objective": "mean_return"}
@@ -75,17 +76,39 @@ def open_plan(plan: Plan, show: Callable[[str], None] = lambda _: None) -> Opene
 
     try:
         files.sweep_away(plan.output)
-        layout = _layout_of(opened.past().where, settings) or layout
+        layout = _settled(plan, config, layout, opened.past().where, show)
     except BaseException:
         opened.close()
         raise
     return Opened(plan, config, layout, opened, None if plan.storage is None else connect, restored)
 
 
+def _settled(plan: Plan, config: Config, layout: Layout, where: dict[str, Any], show: Callable[[str], None]) -> Layout:
+    """Return the layout a study has, else one chosen by trying if that is wanted, else `layout`."""
+    kept, automatic = _layout_of(where, plan.settings), plan.settings.lanes == AUTO
+    if kept and automatic:
+        show(f"the study keeps its {kept.lanes} lanes in blocks of {kept.block}: another layout would give other bits")
+    if kept or not automatic:
+        return kept or layout
+    from jaxdqn import lane_probe  # only where it is needed: SciPy's statistics take their time
+
+    compile_cache.use(devices.platform())  # that it can't be used is said when the population is compiled
+    return lane_probe.automatic(plan.space, config, layout.devices, _num_agents(plan), show)
+
+
+def _num_agents(plan: Plan) -> int | None:
+    """Return the most agents that may ever want a lane at the same time; None: any number."""
+    settings = plan.settings
+    fresh = settings.confirm_top * settings.confirm_seeds, settings.verdict_seeds
+    return None if settings.trials is None else max(settings.trials * plan.space.seeds, *fresh)
+
+
 def _layout_of(where: dict[str, Any], settings: Settings) -> Layout | None:
     """Return the layout an earlier sweep of the study had, unless this is another machine or another one is wanted."""
     known = {field.name: where[field.name] for field in dataclasses.fields(Layout) if field.name in where}
-    if not known or settings.lanes is not None or settings.devices is not None:
+    if not known or settings.lanes not in (None, AUTO):
+        return None
+    if settings.devices is not None and (settings.lanes is None or settings.devices != known["devices"]):
         return None
     same = where["device"] == fingerprint.of_machine()["device"] and known["devices"] <= len(jax.local_devices())
     return Layout(**known) if same else None

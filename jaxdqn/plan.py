@@ -8,6 +8,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from jaxdqn import backup, restoring, space, tracking
 from jaxdqn.pruner import PRUNERS
@@ -16,6 +17,7 @@ from jaxdqn.samplers import SAMPLERS
 from jaxdqn.space import Space
 
 OFF = "off"
+AUTO: Literal["auto"] = "auto"
 DEFAULT_PRUNER, DEFAULT_TRIALS = "halving", 64
 SAVE_AGENTS = ("confirmed", "all")
 MAX_SEED = 2**31 - 1
@@ -42,7 +44,7 @@ class Settings:
     episodes: int | None = None
     env_steps: int | None = None
     eval_episodes: int | None = None
-    lanes: int | None = None
+    lanes: int | Literal["auto"] | None = None  # None: the computed number; AUTO: as many as pay here
     devices: int | None = None
     sampler: str | None = None  # None: tpe, with two objectives optuna-tpe
     pruner: str | None = None  # None: DEFAULT_PRUNER where there are rungs
@@ -153,6 +155,19 @@ def plan(settings: Settings) -> Plan:
         tracking=None if uri == OFF else uri,
         artifacts=None if uri.startswith("http") else output.absolute() / "mlflow-artifacts",
     )
+
+
+def lanes_of(text: str | None) -> int | Literal["auto"] | None:
+    """Return the lanes that a user asks for.
+
+    Raises:
+        ValueError: they are neither a number nor AUTO.
+    """
+    if text is None or text == AUTO:
+        return text
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
+        raise ValueError(f"--lanes {short(text)} is not allowed: int in [1, 1000000], or {AUTO}")
+    return int(text)
 
 
 def slug(name: str) -> str:

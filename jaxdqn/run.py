@@ -20,7 +20,7 @@ from jaxdqn.events import Event, TrialEnded, Visited
 from jaxdqn.follower import PATIENCE_S, Conclusion
 from jaxdqn.lanes import Lanes
 from jaxdqn.opening import Opened
-from jaxdqn.plan import Plan
+from jaxdqn.plan import AUTO, Plan
 from jaxdqn.population import Population
 from jaxdqn.recording import Recording
 from jaxdqn.result import Result
@@ -107,7 +107,7 @@ def _announce(opened: Opened, show: Show) -> None:
     settings, layout, trials = opened.plan.settings, opened.layout, opened.study
     if ignored := devices.ignored_gpu():
         show(f"warning: {ignored}")
-    if settings.lanes not in (None, layout.lanes):
+    if settings.lanes not in (None, AUTO, layout.lanes):
         show(f"{settings.lanes} lanes do not divide into blocks over {layout.devices} devices: {layout.lanes} are used")
     if opened.restored:
         show(opened.restored)

@@ -251,5 +251,61 @@ def _progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def memory(
+    spaces: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--space", help="Preset or TOML file; may be given several times.  \\[default: default and article]"
+        ),
+    ] = None,
+    lanes: Annotated[
+        int | None, typer.Option(help="Agents that train at the same time.  \\[default: as many as a sweep has]")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Directory of memory.json and memory.png.")] = Path("runs/benchmark"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+) -> None:
+    """Count the bytes of a lane by part, ask XLA for the same, and say how many lanes fit a T4, an A100, this machine.
+
+    Example: python scripts/benchmark.py memory --space default --lanes 64
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "memory.json").touch()
+    except OSError as error:
+        refuse(f"--output {str(output)!r} is no writable directory: {error.strerror}")
+
+    from jaxdqn import devices
+
+    devices.prepare()
+
+    import jax
+    from rich.console import Console
+
+    from jaxdqn.benchmark import peak_gflops
+    from jaxdqn.memory_report import draw, measure, memory_table
+
+    local = jax.local_devices()
+    result: dict[str, Any] = {
+        "machine": {"system": platform.platform(), "cores": devices.cores(), "devices": [d.device_kind for d in local]},
+        "versions": {"python": platform.python_version(), "jax": jax.__version__},
+    }
+    try:
+        result["rows"] = [measure(name, lanes, _progress) for name in spaces or ("default", "article")]
+    except ValueError as error:
+        refuse(str(error))
+    result["machine"]["peak_gflops"] = round(peak_gflops(len(local)), 1)
+    (output / "memory.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
+    draw(result["rows"], output / "memory.png")
+    console = Console(stderr=as_json)
+    machine = result["machine"]
+    about = f"{machine['system']}, {len(local)} devices ({local[0].device_kind}) of {machine['cores']} cores"
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    console.print(f"{about}, peak {machine['peak_gflops']:.0f} GFLOP/s\n{versions}\n", highlight=False)
+    console.print(memory_table(result["rows"]))
+    console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+
+
 if __name__ == "__main__":
-    main(train, host)
+    main(train, host, memory)

@@ -173,9 +173,12 @@ def sweep(
         float, typer.Option(help="Seconds between two times of writing there, at least 1.", rich_help_panel=WHERE)
     ] = 60.0,
     lanes: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            help="Agents that train at the same time.  \\[default: 8 a CPU core, 512 a GPU]", rich_help_panel=HOW
+            help="Agents that train at the same time; auto: as many as pay here, found by trying in the first sweep of"
+            " a space.  \\[default: 8 a CPU core, 512 a GPU]",
+            metavar="INTEGER|auto",
+            rich_help_panel=HOW,
         ),
     ] = None,
     devices: Annotated[
@@ -215,11 +218,12 @@ def _run(given: dict[str, Any], as_json: bool) -> int:
         from jaxdqn.console import SweepConsole, show_result, title_of
         from jaxdqn.journal import LogError
         from jaxdqn.opening import open_plan
-        from jaxdqn.plan import Settings, plan
+        from jaxdqn.plan import Settings, lanes_of, plan
         from jaxdqn.run import run
 
     console = Console(stderr=as_json)
     try:
+        given["lanes"] = lanes_of(given["lanes"])
         planned = plan(Settings(**{field.name: given[field.name] for field in fields(Settings)}))
         with SweepConsole(console, title_of(planned)) as shown:
             opened = open_plan(planned, shown.show)

@@ -9,6 +9,7 @@ FLOORS = [
     "startup",
     "redact",
     "files",
+    "host_memory",
     "command_line",
     "statistics",
     "hyperparams",
@@ -30,6 +31,8 @@ FLOORS = [
     "population",
     "cost",
     "peak",
+    "memory",
+    "auto_lanes",
     "benchmark",
     "space",
     "saved_agent",
@@ -74,6 +77,7 @@ FLOORS = [
     "report",
     "reporting",
     "retrain",
+    "lane_probe",
     "plan",
     "recording",
     "opening",
@@ -93,6 +97,7 @@ FLOORS = [
     "mixed",
     "throughput",
     "throughput_figures",
+    "memory_report",
 ]
 KNOWN_BY = {
     "gymnax": {"environment"},
