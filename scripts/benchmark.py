@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parent / "data"
 STORED = DATA / "stock_quality.json"
+PEERS = Path(__file__).parent / "peers"
 
 
 def train(
@@ -195,9 +196,78 @@ def _write_stock() -> None:
     write_stock(STORED, objectives(DATA), _progress)
 
 
+def peers(
+    only: Annotated[
+        list[str] | None, typer.Option(help="This part: sets or uniform; may be given twice.  \\[default: both]")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Turns, each of everybody; figures are their medians.", min=1)] = 5,
+    seconds: Annotated[float, typer.Option(help="Seconds of a span of the uniform population.", min=0.1)] = 3.0,
+    limit: Annotated[float, typer.Option(help="Seconds after which a peer that gives no answer is ended.")] = 1_200.0,
+    environments: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of the peers' virtual environments, made if they are not there: 2 GB, minutes, a network."
+            "  \\[default: environments in --output]"
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Directory of peers.json and peers.png.")] = Path("runs/benchmark"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+) -> None:
+    """Train beside rejax, Stable-Baselines3 and a plain PyTorch loop, in turns.
+
+    sets: 16 hyperparameter sets of the article's space, the same environment steps, updates and greedy episodes for
+    everybody (a round: about 7 minutes on 2 cores). uniform: [64, 64], an update of 64 every step (about 1 minute).
+    Peers run in one process with the number of threads that suits them best, and again with a process a core.
+    A bar that is missed is printed as such; the exit status is 0 all the same.
+
+    Example: python scripts/benchmark.py peers --only uniform --environments ~/.cache/jaxdqn/peers
+    """
+    parts = ("sets", "uniform")
+    for name in only or ():
+        if name not in parts:
+            refuse(f"--only {name!r} is not allowed: parts are {', '.join(parts)}")
+    if not 0 < limit < float("inf"):
+        refuse(f"--limit {limit:g} is not allowed: seconds above 0")
+    _make(output)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: the cores belong to the training
+
+    from jaxdqn import devices
+
+    devices.prepare()  # before gymnax is imported: that starts JAX's backend
+
+    from rich.console import Console
+
+    from jaxdqn.peer_benchmark import compare
+    from jaxdqn.peer_figures import draw_peers, show_peers
+    from jaxdqn.peers import PeerError
+
+    chosen = [part for part in parts if not only or part in only]
+    where = environments or output / "environments"
+    try:
+        result = compare(PEERS, where, chosen, rounds, seconds, limit, _progress)
+    except PeerError as error:
+        refuse(str(error), status=1)
+    (output / "peers.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
+    draw_peers(result, output / "peers.png")
+    show_peers(Console(stderr=as_json), result)
+    print(f"written to {output}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+
+
+def _make(output: Path) -> None:
+    """Make the directory of results, or refuse it."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if not os.access(output, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        refuse(f"--output {str(output)!r} is no writable directory: {error.strerror}")
+
+
 def _progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    main(train, host)
+    main(train, host, peers)
