@@ -12,19 +12,16 @@ a process a core, as one would start it by hand; the bars are those of one proce
 
 from __future__ import annotations
 
-import platform
 import statistics
 from collections.abc import Sequence
 from contextlib import ExitStack
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxdqn import devices
-from jaxdqn.benchmark import Uniform, measure, peak_gflops
+from jaxdqn.benchmark import Uniform, measure
 from jaxdqn.hyperparams import Hyperparams, defaults
 from jaxdqn.peer_sets import Ours, Sets, load_sets
 from jaxdqn.peer_ways import REJAX, SB3, TORCH, Progress, Way, ask, request_of, start, train
@@ -51,19 +48,11 @@ def compare(
         PeerError: a peer can't be had, failed or took too long.
     """
     names = [name for name in (TORCH, SB3, REJAX) if name != REJAX or "uniform" in parts]
-    result: dict[str, Any] = {
-        "machine": {
-            "system": platform.platform(),
-            "cores": devices.cores(),
-            "devices": [device.device_kind for device in jax.local_devices()],
-            "peak_gflops": round(peak_gflops(len(jax.local_devices())), 1),
-        },
-        "versions": {"python": platform.python_version(), "jax": jax.__version__, "jaxdqn": metadata.version("jaxdqn")},
-    }
+    result: dict[str, Any] = {}
     sets = load_sets(directory / "sets.json")
     with ExitStack() as stack:
         ways = start(directory, environments, names, sets, limit_s, stack, progress)
-        result["peers"] = {name: its[0].versions for name, its in ways.items()}
+        result["peers"] = {key: version for its in ways.values() for key, version in its[0].versions.items()}
         if "sets" in parts:
             both = [way for name in (TORCH, SB3) for way in ways[name]]
             result["sets"] = compare_sets(sets, both, rounds, limit_s, progress)

@@ -10,22 +10,14 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from jaxdqn.peer_benchmark import OURS
+from jaxdqn.surroundings import head
 
 _OURS, _THEIRS, _BAR = "#0072B2", "#999999", "#D55E00"  # Okabe and Ito's
 
 
 def show_peers(console: Console, result: dict[str, Any]) -> None:
     """Print all parts."""
-    machine = result["machine"]
-    kinds = ", ".join(sorted(set(machine["devices"])))
-    versions = {name: version for one in result["peers"].values() for name, version in one.items()}
-    ours = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    theirs = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-    console.print(
-        f"{machine['system']}, {machine['cores']} cores, {len(machine['devices'])} devices ({kinds}), "
-        f"peak {machine['peak_gflops']:.0f} GFLOP/s\n{ours}; the peers: {theirs}\n",
-        highlight=False,
-    )
+    console.print(head(result) + "\n", highlight=False)
     for part, shown in (("sets", sets_table), ("uniform", uniform_table)):
         if part in result:
             console.print(shown(result[part]), "")
@@ -37,21 +29,22 @@ def sets_table(result: dict[str, Any]) -> Group:
     """Show the sets; it fits 80 columns."""
     table = Table(box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
-    for name in ("seconds", "ours is faster", "asked", "mean return"):
+    for name in ("seconds", "ours: × as fast", "asked", "return"):
         table.add_column(name, justify="right", no_wrap=True)
+    returns = []
     for name, row in result["by"].items():
-        returns = f"{row['mean_return']:.0f}"
+        mean = f"{row['mean_return']:.0f}"
+        table.add_row(name, _ranged(row, "seconds", ".1f"), *_ratio(row, result["bars"].get(name)), mean)
         if interval := row.get("return_beyond_ours_interval"):
-            returns += f" ({interval[0]:+.0f} to {interval[1]:+.0f})"
-        table.add_row(name, _ranged(row, "seconds", ".1f"), *_ratio(row, result["bars"].get(name)), returns)
+            returns.append(f"{name} {interval[0]:+.0f} to {interval[1]:+.0f}")
     same = all(row["same_work"] for row in result["by"].values())
     updates = sum(result["updates"])
     return Group(
-        f"{result['sets']} sets of the article's space, {result['env_steps']:,} steps each, {updates:,} updates in all",
-        f"(medians of {result['rounds']} turns with their range; ours compiled in {result['compile_s']:.1f} s before)",
+        f"{result['sets']} sets of the article's space: {result['env_steps']:,} steps each, {updates:,} updates in all",
+        f"(medians of {result['rounds']} turns and their range; ours compiled before, {result['compile_s']:.1f} s)",
         table,
-        "steps and updates made are the same in all" if same else "✗ steps or updates made are NOT the same in all",
-        "mean return: over all greedy episodes; in brackets theirs minus ours, 95 % over sets",
+        "everybody made these steps and updates" if same else "✗ not everybody made these steps and updates",
+        f"mean return, theirs minus ours, 95 % over the sets: {'; '.join(returns)}",
     )
 
 
@@ -59,15 +52,16 @@ def uniform_table(result: dict[str, Any]) -> Group:
     """Show the uniform population; it fits 80 columns."""
     table = Table(box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
-    for name in ("updates/s", "ours is faster", "asked"):
+    for name in ("updates/s", "ours: × as fast", "asked"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in result["by"].items():
         table.add_row(name, _ranged(row, "updates_per_s", ",.0f"), *_ratio(row, result["bars"].get(name)))
     compiled = ", ".join(f"{name} {s:.1f} s" for name, s in result["compile_s"].items())
     return Group(
-        f"[64, 64] × 64, an update every step: {result['lanes']} lanes of ours and of rejax, else one agent a process",
-        f"(medians of {result['rounds']} turns with their range; compiled before: {compiled})",
+        f"[64, 64] × 64, an update every step: ours and rejax {result['lanes']} lanes, else an agent a process",
+        f"(medians of {result['rounds']} turns of {result['seconds']:g} s and their range)",
         table,
+        f"compiled before: {compiled}",
     )
 
 
@@ -105,5 +99,5 @@ def _ratio(row: dict[str, Any], bar: float | None) -> tuple[str, str]:
     """Return how many times as fast ours is, and what was asked."""
     if "times_as_fast" not in row:
         return "", ""
-    asked = "" if bar is None else f"≥ {bar:g} {'✓' if row['times_as_fast'] >= bar else '✗ missed'}"
-    return _ranged(row, "times_as_fast", ".1f") + " ×", asked
+    asked = "" if bar is None else f"≥ {bar:g} {'✓' if row['times_as_fast'] >= bar else '✗'}"
+    return _ranged(row, "times_as_fast", ".1f"), asked

@@ -19,9 +19,8 @@ from jaxdqn.hyperparams import Hyperparams
 from jaxdqn.peer_sets import Sets, updates_in
 from jaxdqn.peers import Peer, PeerError, Running, prepare
 
-TORCH, SB3, REJAX = "PyTorch loop", "Stable-Baselines3", "rejax"
+TORCH, SB3, REJAX = "PyTorch loop", "SB3", "rejax"
 SCRIPTS = {TORCH: "torch_dqn.py", SB3: "sb3_dqn.py", REJAX: "rejax_dqn.py"}
-A_CORE = ", a process a core"
 _TRIED_STEPS = 1_536  # of the one set with which numbers of threads are tried
 
 Progress = Callable[[str], None]
@@ -39,7 +38,8 @@ class Way(NamedTuple):
     @property
     def name(self) -> str:
         """Its row in the tables."""
-        return self.peer + (A_CORE if len(self.processes) > 1 else "")
+        num = len(self.processes)
+        return f"{self.peer}, {num} processes" if num > 1 else self.peer
 
 
 def start(

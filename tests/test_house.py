@@ -87,11 +87,14 @@ FLOORS = [
     "lesson_figures",
     "host_benchmark",
     "host_load",
+    "surroundings",
     "peers",
     "peer_sets",
     "peer_ways",
     "peer_benchmark",
     "peer_figures",
+    "sweep_benchmark",
+    "sweep_figures",
 ]
 KNOWN_BY = {
     "gymnax": {"environment"},
@@ -119,6 +122,7 @@ KNOWN_BY = {
         "objectives",
         "quality",
         "host_benchmark",
+        "sweep_benchmark",
     },
 }
 ROOT = Path(__file__).parent.parent
