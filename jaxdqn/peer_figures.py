@@ -79,7 +79,7 @@ def draw_peers(result: dict[str, Any], path: Path) -> None:
             if name in result[part]["bars"]:
                 panel.plot([result[part]["bars"][name]] * 2, [height - 0.4, height + 0.4], color=_BAR, linewidth=2)
         panel.set_yticks(range(len(rows)), [name.replace(", ", ",\n") for name in rows])
-        panel.set(title=title, xlabel="ours is so many times as fast (line: range of runs; orange: asked)")
+        panel.set(title=title, xlabel="ours is × as fast (orange: asked)")
         panel.axvline(1.0, color="black", linewidth=0.8)
         panel.margins(x=0.15)
         panel.invert_yaxis()

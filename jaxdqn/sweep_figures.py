@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 from rich.console import Group
 from rich.table import Table
 
@@ -61,6 +62,8 @@ def draw_sweeps(result: dict[str, Any], path: Path) -> None:
             so_far = np.maximum.accumulate([value for _, value in scored])
             best.step([s for s, _ in scored], so_far, where="post", marker=".", markersize=3, **looks)
     many.set(ylabel="trials that have ended", yscale="log")
+    many.yaxis.set_major_formatter(ScalarFormatter())
+    many.yaxis.set_minor_formatter(NullFormatter())
     best.set(ylabel="best mean return so far")
     best.axhline(result["target"], color="black", linewidth=0.8, linestyle=":")
     for panel in (many, best):

@@ -1,4 +1,4 @@
-"""Measure this machine: `train`, how fast populations train, and `host`, how fast and how good the host is."""
+"""Measure this machine: how fast populations train, what the host costs, whole sweeps, and all of it beside others."""
 
 from __future__ import annotations
 
