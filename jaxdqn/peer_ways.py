@@ -21,7 +21,7 @@ from jaxdqn.peers import Peer, PeerError, Running, prepare
 
 TORCH, SB3, REJAX = "PyTorch loop", "SB3", "rejax"
 SCRIPTS = {TORCH: "torch_dqn.py", SB3: "sb3_dqn.py", REJAX: "rejax_dqn.py"}
-_TRIED_STEPS = 1_536  # of the one set with which numbers of threads are tried
+_TRIED_STEPS = 1_280  # of the one set with which numbers of threads are tried
 
 Progress = Callable[[str], None]
 
@@ -65,6 +65,7 @@ def start(
         alone = Way(name, [stack.enter_context(Running(python, peer))], cores, {}, {})
         alone = alone._replace(versions=alone.processes[0].ask({}, limit_s)["versions"])
         if name != REJAX:  # XLA chooses for itself
+            progress(f"{name}: trying numbers of threads")
             tried = _try_threads(alone, sets, limit_s)
             alone = alone._replace(threads=min(tried, key=lambda num: tried[num]), tried=tried)
             progress(f"{name}: {', '.join(f'{s:.2f} s with {num}' for num, s in tried.items())} threads")
@@ -82,11 +83,12 @@ def _try_threads(way: Way, sets: Sets, limit_s: float) -> dict[int, float]:
     cores = way.threads
     numbers = sorted({*(2**i for i in range(cores.bit_length())), cores})
     request = request_of([most], _TRIED_STEPS, 0, way, 0)
-    seconds: dict[int, list[float]] = {num: [] for num in numbers}
-    for _ in range(2):
-        for num in numbers:
-            seconds[num].append(way.processes[0].ask({**request, "threads": num}, limit_s)["seconds"])
-    return {num: round(min(its), 3) for num, its in seconds.items()}
+    seconds: dict[int, float] = {}
+    for num in [*numbers, *numbers]:
+        if seconds.get(num, 0.0) <= 2 * min(seconds.values(), default=0.0):  # else there is no hope for it
+            took = way.processes[0].ask({**request, "threads": num}, limit_s)["seconds"]
+            seconds[num] = round(min(took, seconds.get(num, took)), 3)
+    return seconds
 
 
 def train(way: Way, sets: Sets, seed: int, limit_s: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from jaxdqn import peer_benchmark, space
+from jaxdqn import devices, peer_benchmark, peer_ways, space
 from jaxdqn.host_benchmark import random_trials
 from jaxdqn.hyperparams import defaults
 from jaxdqn.peer_benchmark import OURS, compare_sets, compare_uniform
@@ -146,6 +146,23 @@ def test_processes_share_the_sets(tmp_path: Path) -> None:
     with ExitStack() as stack:
         way = stand_in(tmp_path, TORCH, stack, 2)
         assert [one["updates"] for one in train(way, sets, 0, 60)["agents"]] == sets.updates()
+
+
+def test_numbers_of_threads_are_tried_and_the_fastest_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = """
+import sys
+sys.path.insert(0, {serving!r})
+from serving import serve
+serve(lambda request: {{"seconds": {{1: 3.0, 2: 2.0, 4: 9.0}}[request["threads"]]}}, "pytest")
+"""
+    (tmp_path / "torch_dqn.py").write_text(code.format(serving=str(PEERS)))
+    monkeypatch.setattr(peer_ways, "prepare", lambda *_: Path(sys.executable))
+    monkeypatch.setattr(devices, "cores", lambda: 4)
+    with ExitStack() as stack:
+        alone, each = start(tmp_path, tmp_path, [TORCH], small(tmp_path), 60, stack, lambda _: None)[TORCH]
+        assert (alone.threads, alone.tried, len(alone.processes)) == (2, {1: 3.0, 2: 2.0, 4: 9.0}, 1)
+        assert (each.threads, len(each.processes)) == (1, len(peer_ways._core_numbers()))
+        assert alone.versions == {"pytest": pytest.__version__}
 
 
 def test_the_uniform_population_counts_the_updates_of_all_processes(
