@@ -25,7 +25,7 @@ from jaxdqn.judging import Names
 from jaxdqn.network import Params
 
 # Each core is a device that computes alone: kernels in the order that saves memory, not for parallel execution (+5 %).
-# Vectors as wide as the core has them, where it has wider ones than 256 bits (+10 % at [256, 256] × 16, +4 % at [64, 64]).
+# Vectors as wide as the core has them, not of 256 bits (+10 % at [256, 256] × 16, +4 % at [64, 64] × 64).
 _COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {
     "cpu": {"xla_cpu_enable_concurrency_optimized_scheduler": False, "xla_cpu_prefer_vector_width": "512"}
 }

@@ -1,8 +1,9 @@
-"""Measure this machine: `train`, how fast populations train, and `host`, how fast and how good the host is."""
+"""Measure this machine: how fast populations train, what the host costs, whole sweeps, and all of it beside others."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -21,6 +22,7 @@ DATA = Path(__file__).parent / "data"
 STORED = DATA / "stock_quality.json"
 TRAIN_PARTS = ("uniform", "mixed", "devices", "lanes")  # the last one only where it is named
 REPEATS = 5  # spans of a population, whose medians count
+PEERS = Path(__file__).parent / "peers"
 
 
 def train(
@@ -247,6 +249,146 @@ def _write_stock() -> None:
     write_stock(STORED, objectives(DATA), _progress)
 
 
+def peers(
+    only: Annotated[
+        list[str] | None, typer.Option(help="This part: sets or uniform; may be given twice.  \\[default: both]")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Turns of everybody; figures are their medians.", min=1)] = 5,
+    seconds: Annotated[float, typer.Option(help="Seconds of a span of the uniform population.", min=0.1)] = 3.0,
+    limit: Annotated[float, typer.Option(help="Seconds after which a peer that gives no answer is ended.")] = 1_200.0,
+    environments: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of the peers' virtual environments, made if they are not there: 2 GB, minutes, a network."
+            "  \\[default: environments in --output]"
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Directory of peers.json and peers.png.")] = Path("runs/benchmark"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+) -> None:
+    """Train beside rejax, Stable-Baselines3 and a plain PyTorch loop, in turns.
+
+    sets: 16 hyperparameter sets of the article's space, the same environment steps, updates and greedy episodes for
+    everybody (a round: about 7 minutes on 2 cores). uniform: [64, 64], an update of 64 every step (about 1 minute).
+    Peers run in one process with the number of threads that suits them best, and again with a process a core.
+    A bar that is missed is printed as such; the exit status is 0 all the same.
+
+    Example: python scripts/benchmark.py peers --only uniform --environments ~/.cache/jaxdqn/peers
+    """
+    parts = ("sets", "uniform")
+    for name in only or ():
+        if name not in parts:
+            refuse(f"--only {name!r} is not allowed: parts are {', '.join(parts)}")
+    if not 0 < limit < math.inf:
+        refuse(f"--limit {limit:g} is not allowed: seconds above 0")
+    _make(output)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: the cores belong to the training
+
+    from jaxdqn import devices
+
+    devices.prepare()  # before gymnax is imported: that starts JAX's backend
+
+    from rich.console import Console
+
+    from jaxdqn.peer_benchmark import compare
+    from jaxdqn.peer_figures import draw_peers, show_peers
+    from jaxdqn.peers import PeerError
+    from jaxdqn.surroundings import surroundings
+
+    chosen = [part for part in parts if not only or part in only]
+    where = environments or output / "environments"
+    try:
+        compared = compare(PEERS, where, chosen, rounds, seconds, limit, _progress)
+    except PeerError as error:
+        refuse(str(error), status=1)
+    result = surroundings() | compared
+    (output / "peers.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
+    draw_peers(result, output / "peers.png")
+    show_peers(Console(stderr=as_json), result)
+    print(f"written to {output}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+
+
+def sweep(
+    space: Annotated[str, typer.Option(help="Preset or TOML file of CartPole, with one objective.")] = "default",
+    trials: Annotated[int, typer.Option(help="Trials of the population's sweep.", min=1)] = 64,
+    budget: Annotated[float, typer.Option(help="Seconds of each of the two others.", min=1.0)] = 180.0,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="This side: population, lane or sb3; may be given several times.  \\[default: all]"),
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Sweeps of each side; 5 for a figure to be published.", min=1)] = 1,
+    target: Annotated[float, typer.Option(help="Mean return whose first trial is looked for.")] = 475.0,
+    limit: Annotated[float, typer.Option(help="Seconds after which a command is given up.")] = 3_600.0,
+    environments: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory of the peers' virtual environments, made if they are not there: 2 GB, minutes, a network."
+            "  \\[default: environments in --output]"
+        ),
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Directory of sweep.json and sweep.png.")] = Path("runs/benchmark"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+) -> None:
+    """Run a whole sweep beside the same search in one lane, and beside Stable-Baselines3 under stock Optuna.
+
+    population: scripts/sweep.py to its verdict. lane: the same with one lane on one device, for --budget seconds.
+    sb3: one agent after another, stock Optuna, the same space and budgets, for --budget seconds. By default about 8
+    minutes on 2 cores.
+
+    Example: python scripts/benchmark.py sweep --trials 128 --budget 120
+    """
+    for name in only or ():
+        if name not in ("population", "lane", "sb3"):
+            refuse(f"--only {name!r} is not allowed: sides are population, lane, sb3")
+    for option, value in (("budget", budget), ("limit", limit), ("target", target)):
+        if not math.isfinite(value) or (option != "target" and value <= 0):
+            refuse(f"--{option} {value:g} is not allowed: a finite number{'' if option == 'target' else ' above 0'}")
+    _make(output)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: the cores belong to the training
+
+    from jaxdqn import devices
+
+    devices.prepare()  # before gymnax is imported: that starts JAX's backend
+
+    from rich.console import Console
+
+    from jaxdqn.peers import PeerError
+    from jaxdqn.surroundings import head, surroundings
+    from jaxdqn.sweep_benchmark import LANE, POPULATION, STOCK, Settings, compare
+    from jaxdqn.sweep_figures import draw_sweeps, sweep_table
+
+    named = {"population": POPULATION, "lane": LANE, "sb3": STOCK}
+    sides = [side for name, side in named.items() if not only or name in only]
+    settings = Settings(space, trials, budget, repeats, target, limit)
+    try:
+        compared = compare(settings, PEERS, environments or output / "environments", sides, _progress)
+    except ValueError as error:
+        refuse(str(error))
+    except PeerError as error:
+        refuse(str(error), status=1)
+    result = surroundings() | compared
+    (output / "sweep.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
+    draw_sweeps(result, output / "sweep.png")
+    console = Console(stderr=as_json)
+    console.print(head(result) + "\n", highlight=False)
+    console.print(sweep_table(result))
+    print(f"written to {output}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+
+
+def _make(output: Path) -> None:
+    """Make the directory of results, or refuse it."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if not os.access(output, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        refuse(f"--output {str(output)!r} is no writable directory: {error.strerror}")
+
+
 def _progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -308,4 +450,4 @@ def memory(
 
 
 if __name__ == "__main__":
-    main(train, host, memory)
+    main(train, host, sweep, peers, memory)
