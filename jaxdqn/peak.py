@@ -47,3 +47,13 @@ class Peak:
             reached.append(products * self._flops / statistics.median(times) / 1e9)
         self.samples.append(max(reached))
         return self.samples[-1]
+
+    def summary(self) -> dict[str, float | list[float]]:
+        """Return the median and the range of all samples as JSON values; nothing where there are none."""
+        if not self.samples:
+            return {}
+        low, high = min(self.samples), max(self.samples)
+        return {
+            "peak_gflops": round(statistics.median(self.samples), 1),
+            "peak_gflops_range": [round(low, 1), round(high, 1)],
+        }

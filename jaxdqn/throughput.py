@@ -6,17 +6,14 @@ Ratios are those of neighbouring spans of two populations that train in turn: a 
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from platform import platform, python_version
 from typing import Any
 
 import jax
 
-from jaxdqn import devices, fingerprint
+from jaxdqn import devices
 from jaxdqn.benchmark import Uniform, UniformPopulation, measure, row_of
 from jaxdqn.config import Layout
 from jaxdqn.mixed import mixed
@@ -34,20 +31,6 @@ LANES = tuple(2**i for i in range(13))
 REFERENCE_LANES = 64
 KNEE, LINEAR = 0.9, 0.1  # share of the most updates a second; by how much a lane's cost may differ past the knee
 _MEMORY_SHARE = 0.5  # of what is free
-
-
-def about_machine() -> dict[str, Any]:
-    """Return what the figures of a machine depend on."""
-    known = fingerprint.of_machine()
-    return {
-        "device": known["device"],
-        "devices": len(jax.local_devices()),
-        "cores": devices.cores(),
-        "system": platform(),
-        "xla_flags": known["xla_flags"],
-        "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS", "its own"),
-        "versions": {"python": python_version(), **{name: version(name) for name in ("jax", "jaxlib", "numpy")}},
-    }
 
 
 def measure_part(
@@ -80,12 +63,11 @@ def measure_part(
     return over_lanes(LANES, seconds / 2, repeats, peak, progress)
 
 
-def summary(machine: Row, peak: Peak, measured: dict[str, Row]) -> Row:
+def summary(about: Row, peak: Peak, measured: dict[str, Row]) -> Row:
     """Return everything that was measured, as JSON values: all rows, each with its part, and what the parts say."""
     return {
-        "machine": machine,
-        "peak_gflops": round(statistics.median(peak.samples), 1) if peak.samples else None,
-        "peak_gflops_range": [round(f(peak.samples), 1) for f in (min, max)] if peak.samples else None,
+        **about,
+        **peak.summary(),
         "rows": [{"part": part, **row} for part, said in measured.items() for row in said["rows"]],
         **{part: {name: x for name, x in said.items() if name != "rows"} for part, said in measured.items()},
     }

@@ -15,20 +15,6 @@ Row = dict[str, Any]
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#666666"
 
 
-def head(machine: Row) -> str:
-    """Return the machine in a line or two."""
-    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
-    return f"{machine['device']}: {machine['cores']} cores, {machine['devices']} devices\n{versions}"
-
-
-def about_peak(result: Row) -> str:
-    """Return the peak in a line; nothing where it was not sampled."""
-    if result["peak_gflops"] is None:
-        return ""
-    low, high = result["peak_gflops_range"]
-    return f"peak: {result['peak_gflops']:.0f} GFLOP/s ({low:.0f}-{high:.0f}), sampled around every span"
-
-
 def shown(part: str, measured: Row) -> Group:
     """Return a part's table with a line on what it says."""
     rows, says = measured["rows"], []
