@@ -64,7 +64,8 @@ def train_block(
 ) -> tuple[Block, Progress]:
     """Place fresh agents, run a segment of `num_ticks` ticks (fewer if nobody lives), score who ended in it."""
     root = prng.root(seed)
-    block = _place(root, block, placement, config)
+    with jax.named_scope("place"):
+        block = _place(root, block, placement, config)
     keys = _agent_keys(root, block.names)
     started = block.agents.actor.alive
 
@@ -74,14 +75,16 @@ def train_block(
     def advance(carry: tuple[Array, Block]) -> tuple[Array, Block]:
         return carry[0] + 1, _tick(root, keys, carry[1], config, layout)
 
-    _, block = jax.lax.while_loop(running, advance, (jnp.zeros((), jnp.int32), block))
+    with jax.named_scope("tick"):
+        _, block = jax.lax.while_loop(running, advance, (jnp.zeros((), jnp.int32), block))
     actor, learner = block.agents
     params = block.record.best_params if config.keep_best else learner.params
     ended = started & ~actor.alive & ~actor.diverged
     broken = ended & ~all_finite(params, ended.shape[0])  # by its last update, which no step followed
     actor, ended = actor._replace(diverged=actor.diverged | broken), ended & ~broken
     block = block._replace(agents=AgentState(actor, learner))
-    returns = score(root, ended, params, block.hyperparams, block.names, config, layout)
+    with jax.named_scope("score"):
+        returns = score(root, ended, params, block.hyperparams, block.names, config, layout)
     return block, Progress(
         alive=actor.alive,
         diverged=actor.diverged,
@@ -169,11 +172,15 @@ def _tick(root: prng.Key, keys: agent.Keys, block: Block, config: Config, layout
         return jax.vmap(act_one)(chance, actor, block.agents.learner.params, block.hyperparams)
 
     before = block.agents.actor
-    drawn = jax.vmap(chances, out_axes=1)(keys.act, before.step, block.hyperparams)
-    actor, transitions = jax.lax.scan(act, before, drawn)
-    ring = replay.add(block.replay, transitions)
+    with jax.named_scope("draw"):
+        drawn = jax.vmap(chances, out_axes=1)(keys.act, before.step, block.hyperparams)
+    with jax.named_scope("step"):
+        actor, transitions = jax.lax.scan(act, before, drawn)
+    with jax.named_scope("add"):
+        ring = replay.add(block.replay, transitions)
     whole = (actor.step - before.step == config.tick) & ~actor.diverged
-    learner = _learn(keys, actor, whole, block, ring, config)
+    with jax.named_scope("learn"):
+        learner = _learn(keys, actor, whole, block, ring, config)
     actor = actor._replace(alive=actor.alive & learner.finite, diverged=actor.diverged | ~learner.finite)
     block = block._replace(agents=AgentState(actor, learner), replay=ring)
     if not config.rungs:
@@ -181,7 +188,10 @@ def _tick(root: prng.Key, keys: agent.Keys, block: Block, config: Config, layout
     at_rung = whole & jnp.any(actor.step[:, None] == jnp.array(config.rungs)[None], axis=1)
     ended = before.alive & ~actor.alive if config.keep_best else jnp.zeros_like(at_rung)
     pending = (at_rung | ended) & ~actor.diverged
-    actor, record = validate(root, pending, block.agents, block.hyperparams, block.names, block.record, config, layout)
+    with jax.named_scope("validate"):
+        actor, record = validate(
+            root, pending, block.agents, block.hyperparams, block.names, block.record, config, layout
+        )
     return block._replace(agents=block.agents._replace(actor=actor), record=record)
 
 
@@ -209,12 +219,15 @@ def _learn(
             num_updates = jnp.where(due & (own_bucket == bucket), hyperparams.gradient_steps, 0)
 
             def update(i: Int[Array, ""], learner: Learner, size: int = size, num: Array = num_updates) -> Learner:
-                offsets = jax.vmap(partial(replay.draw_offsets, num=size))(keys.sample, learner.updates, window)
-                batch = replay.sample(ring, offsets)
+                with jax.named_scope("sample"):
+                    offsets = jax.vmap(partial(replay.draw_offsets, num=size))(keys.sample, learner.updates, window)
+                    batch = replay.sample(ring, offsets)
                 return jax.vmap(learn_one)(learner, i < num, actor.step, batch, block.hyperparams)
 
-            learner = jax.lax.fori_loop(0, jnp.max(num_updates), update, learner)
-        return if_any(due & (passed >= hyperparams.target_period), copy, learner)
+            with jax.named_scope("update"):
+                learner = jax.lax.fori_loop(0, jnp.max(num_updates), update, learner)
+        with jax.named_scope("copy"):
+            return if_any(due & (passed >= hyperparams.target_period), copy, learner)
 
     def copy(learner: Learner) -> Learner:
         return jax.vmap(copy_one)(learner, due, actor.step, block.hyperparams)

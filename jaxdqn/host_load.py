@@ -18,7 +18,7 @@ from jaxtyping import Int
 
 from jaxdqn import cost, devices, space
 from jaxdqn.accounts import Accounts
-from jaxdqn.benchmark import Uniform, measure
+from jaxdqn.benchmark import measure
 from jaxdqn.block import Placement, Progress
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS
@@ -32,6 +32,7 @@ from jaxdqn.run import run
 from jaxdqn.study import open_study
 from jaxdqn.sweep import sweep
 from jaxdqn.trials import Limits
+from jaxdqn.workload import Uniform
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "sweep.py"
 

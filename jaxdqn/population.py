@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -30,10 +30,10 @@ _COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {"cpu": {"xla_cpu_enable_c
 class Population:
     """The rows of a sweep on the devices: dispatch a segment of one, read what another's brought."""
 
-    def __init__(self, config: Config, layout: Layout, seed: int) -> None:
-        """Lay out the population; `compile` makes it ready."""
+    def __init__(self, config: Config, layout: Layout, seed: int, among: Sequence[jax.Device] | None = None) -> None:
+        """Lay out the population on the first of these devices (all of this process); `compile` makes it ready."""
         self.config, self.layout, self.seed = config, layout, np.uint32(seed)
-        self._mesh = Mesh(np.array(jax.local_devices()[: layout.devices]), ("device",))
+        self._mesh = Mesh(np.array((among or jax.local_devices())[: layout.devices]), ("device",))
         self._sharding = NamedSharding(self._mesh, PartitionSpec("device"))
         self.rows: list[Block] = []  # their states on the devices
         self._progress: list[Progress | None] = [None] * layout.rows
@@ -43,17 +43,9 @@ class Population:
     def compile(self) -> float:
         """Compile the program and make the empty rows; return the seconds it took."""
         start = time.perf_counter()
-        num_devices = self.layout.devices
-
-        def stacked() -> Block:
-            block = empty_block(self.config, self.layout)
-            return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_devices, *x.shape)), block)
-
-        make_row = jax.jit(stacked, out_shardings=self._sharding)
-        row_shape = jax.eval_shape(make_row)
-        lowered = self.program().lower(self.seed, row_shape, *self._no_work())
+        lowered = self.lower()
         self.compiled = lowered.compile(compiler_options=_COMPILER_OPTIONS.get(jax.default_backend()))
-        made = make_row.lower().compile()
+        made = self._make_row().lower().compile()
         self.rows = [made() for _ in range(self.layout.rows)]
         program = hashlib.sha256(lowered.as_text().encode()).hexdigest()
         self.fingerprint = {**fingerprint.of_machine(), "program": program}
@@ -61,6 +53,10 @@ class Population:
             self.rows[row], _ = self.compiled(self.seed, self.rows[row], *self._no_work())
         jax.block_until_ready(self.rows)
         return time.perf_counter() - start
+
+    def lower(self) -> jax.stages.Lowered:
+        """Return the program, traced and not yet compiled."""
+        return self.program().lower(self.seed, jax.eval_shape(self._make_row()), *self._no_work())
 
     def program(self) -> jax.stages.Wrapped:
         """Return the function that trains one row for one segment, every device its own block."""
@@ -111,6 +107,15 @@ class Population:
         """Put row `row` back into a state."""
         structure = jax.tree.structure(self.rows[row])
         self.rows[row] = jax.device_put(jax.tree.unflatten(structure, state), self._sharding)
+
+    def _make_row(self) -> jax.stages.Wrapped:
+        """Return the function that makes an empty row."""
+
+        def stacked() -> Block:
+            block = empty_block(self.config, self.layout)
+            return jax.tree.map(lambda x: jnp.broadcast_to(x, (self.layout.devices, *x.shape)), block)
+
+        return jax.jit(stacked, out_shardings=self._sharding)
 
     def _no_work(self) -> tuple[Int[np.ndarray, "devices block fields"], Int[np.ndarray, " devices"]]:
         shape = self.layout.row_shape

@@ -42,7 +42,8 @@ def train(
 
     import jax
 
-    from jaxdqn.benchmark import Uniform, measure
+    from jaxdqn.benchmark import measure
+    from jaxdqn.workload import Uniform
 
     try:
         layout = devices.choose_layout(lanes)
@@ -112,6 +113,56 @@ def host(
         console.print(shown, "")
     missed = [name for name in measured if not result[name]["reached"]]
     console.print(f"missed a bar: {', '.join(missed)}" if missed else "every bar is reached")
+    console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+
+
+def gpu_plan(
+    target: Annotated[str, typer.Option(help="The GPU to compile for: t4, a100 or h100.")] = "t4",
+    space: Annotated[str, typer.Option(help="Search space: a preset or a TOML file.")] = "default",
+    lanes: Annotated[int, typer.Option(help="Agents that train at the same time.", min=1)] = 1_024,
+    block: Annotated[int | None, typer.Option(help="Lanes of a block.  \\[default: chosen as on a GPU]", min=1)] = None,
+    hlo: Annotated[Path | None, typer.Option(help="Write the compiled program here, as text.")] = None,
+    output: Annotated[Path, typer.Option(help="Directory of gpu-plan.json and gpu-plan.png.")] = Path("runs/benchmark"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+) -> None:
+    """Compile the training for a GPU that is not there; count what it launches, and predict what that takes.
+
+    Needs JAX's CUDA plug-in, but no GPU: nothing of it is timed. Where a GPU is at hand, the training is timed on that
+    one too.
+
+    Example: python scripts/benchmark.py gpu-plan --target t4 --space article --lanes 512
+    """
+    from jaxdqn import devices
+
+    devices.prepare()
+    if not devices.sees_gpu():
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")  # the plug-in alone would complain that there is no driver
+
+    from rich.console import Console
+
+    from jaxdqn import gpu_report
+    from jaxdqn.gpu_targets import TARGETS
+    from jaxdqn.space import load
+
+    if target not in TARGETS:
+        refuse(f"--target {target!r} is not allowed: {', '.join(TARGETS)}")
+    console = Console(stderr=as_json)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        result, text = gpu_report.plan(TARGETS[target], load(space), lanes, block, _progress)
+        (output / "gpu-plan.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
+        if hlo is not None:
+            hlo.write_text(text, "utf-8")
+    except (ValueError, ModuleNotFoundError) as error:
+        refuse(str(error))
+    except OSError as error:
+        refuse(f"{error.filename!r} can't be written: {error.strerror}")
+    gpu_report.draw(result, output / "gpu-plan.png")
+    console.print(gpu_report.shown(result))
     console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
     if as_json:
         print(json.dumps(result, allow_nan=False))
@@ -200,4 +251,4 @@ def _progress(line: str) -> None:
 
 
 if __name__ == "__main__":
-    main(train, host)
+    main(train, host, gpu_plan)
