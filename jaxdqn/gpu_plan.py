@@ -20,6 +20,7 @@ from jaxdqn.population import Population
 
 SCOPES = {  # the scopes of `block.py` -> what a turn of the loop made there is called
     "place": "placing agents",
+    "due": "what is due",
     "tick": "tick",
     "step": "environment step",
     "learn": "learning",
@@ -145,25 +146,21 @@ class Part(NamedTuple):
 
 
 def _parts(entry: Loop, config: Config) -> list[Part]:
-    """Return what an environment step of a block takes, an update in each bucket, a tick, and a segment."""
-    tick = next(loop for _, loop in entry.all() if loop.label == SCOPES["tick"])
-    steps = [loop for _, loop in tick.all() if loop.label == SCOPES["step"]]
-    updates = [loop for _, loop in tick.all() if loop.label == SCOPES["update"]]
-    own = tick.turn
-    if steps:
-        step = steps[0].turn
-    else:  # a tick of one step is no loop
-        step = [kernel for kernel in own if "/step/" in kernel.scope]
-        own = [kernel for kernel in own if "/step/" not in kernel.scope]
-    asking = [kernel for loop in tick.inner for kernel in loop.entered()[0]]
+    """Return what a block does in a tick, an environment step, an update in each bucket, and a segment."""
+    loops = {name: [loop for _, loop in entry.all() if loop.label == label] for name, label in SCOPES.items()}
+    tick = loops["tick"][0]
+    quiet, waits = list(tick.turn), tick.entered()[1]
+    for loop in tick.inner:
+        quiet += loop.turn * (loop.trips or 0) + loop.entered()[0]
+        waits += loop.entered()[1]
     begun = [kernel for loop in entry.inner for kernel in loop.entered()[0]]
     return [
-        Part("environment step", step, sum(loop.entered()[1] for loop in steps)),
+        Part("tick, nothing due", quiet, waits),
         *(
             Part(f"update of {size}", loop.turn, 1 + sum(inner.entered()[1] for inner in loop.inner))
-            for size, loop in zip(config.batch_sizes, updates, strict=True)
+            for size, loop in zip(config.batch_sizes, loops["update"], strict=True)
         ),
-        Part("tick, nothing due", own + asking, 1 + sum(loop.entered()[1] for loop in tick.inner)),
+        Part("target copy", loops["copy"][0].turn, 1),
         Part("segment", entry.kernels + begun, len(entry.inner)),
     ]
 
@@ -181,13 +178,14 @@ def _told(part: Part, target: Target) -> dict[str, Any]:
     }
 
 
-def bars(counted: dict[str, Any]) -> dict[str, tuple[int, int]]:
+def bars(counted: dict[str, Any]) -> dict[str, tuple[float, int]]:
     """Return what is counted against the most it should be."""
     parts = {part["part"]: part for part in counted["parts"]}
+    tick = parts["tick, nothing due"]
     return {
-        "kernels of an environment step": (parts["environment step"]["kernels"], 12),
+        "kernels of an environment step": (tick["kernels"] / counted["tick_steps"], 12),
         **{f"kernels of an {name}": (parts[name]["kernels"], 30) for name in parts if name.startswith("update of")},
-        "host waits of a tick with nothing due": (parts["tick, nothing due"]["waits"], 1),
+        "host waits of a tick with nothing due": (tick["waits"], 1),
         "copies of replay or parameters in loops": (len(counted["copies_in_loops"]), 0),
     }
 
@@ -210,10 +208,7 @@ def speed(counted: dict[str, Any], hyperparams: Hyperparams, config: Config) -> 
     parts = {part["part"]: part["predicted_s"] for part in counted["parts"]}
     update = parts[f"update of {config.batch_sizes[bucket_of(hyperparams.batch_size, config)]}"]
     updates = hyperparams.gradient_steps * config.tick / hyperparams.train_period  # a tick, on average
-    best_s, worst_s = (
-        config.tick * step + rest + updates * each
-        for step, rest, each in zip(parts["environment step"], parts["tick, nothing due"], update, strict=True)
-    )
+    best_s, worst_s = (tick + updates * each for tick, each in zip(parts["tick, nothing due"], update, strict=True))
     lanes = counted["block"]
     return {
         "env_steps_per_s": (config.tick * lanes / worst_s, config.tick * lanes / best_s),
