@@ -92,7 +92,7 @@ def layout(block: int, num_devices: int, agents: int | None = None) -> Layout:
     num_devices = num_devices if agents is None else max(1, min(num_devices, agents))
     if agents is not None:
         block = max(1, min(block, -(-agents // (ROWS * num_devices))))
-    return devices.layout_of(ROWS, num_devices, block)
+    return devices.layout_of(ROWS, num_devices, block, devices.platform())
 
 
 def explain(choice: Choice, chosen: Layout, source: str) -> str:

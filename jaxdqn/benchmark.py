@@ -14,26 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxdqn.block import Placement, Progress
+from jaxdqn.block import Progress
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS, forward_macs, segment_ticks
-from jaxdqn.hyperparams import Hyperparams, defaults, stack
-from jaxdqn.judging import Names
+from jaxdqn.hyperparams import stack
 from jaxdqn.peak import Peak
 from jaxdqn.population import Population
+from jaxdqn.workload import WARMUP_STEPS, Uniform, fill, go_on, uniform
 
-_WARMUP_STEPS = 64
 _QUEUED = 2  # rows with a segment that was not read: one trains while the host reads the other
-
-
-class Uniform(NamedTuple):
-    """A population whose agents all have the same shapes."""
-
-    hidden: tuple[int, ...]
-    batch_size: int
-    train_period: int
-    gradient_steps: int
-    learning: bool = True  # else the agents only act
 
 
 class Rates(NamedTuple):
@@ -61,36 +50,15 @@ class UniformPopulation:
             longest_s: of a span; its segments are so short that a few of them fit.
         """
         self.shape, self.layout = shape, layout
-        hyperparams = defaults()._replace(
-            hidden_width=shape.hidden[0],
-            hidden_layers=len(shape.hidden),
-            batch_size=shape.batch_size,
-            train_period=shape.train_period,
-            gradient_steps=shape.gradient_steps,
-            warmup_steps=_WARMUP_STEPS if shape.learning else 2**30,
-            buffer_size=10_000,
-        )
-        self.config = Config(
-            env_steps=2**30,
-            tick=shape.train_period,
-            slots=-(-10_000 // shape.train_period) * shape.train_period,
-            batch_sizes=(shape.batch_size,),
-            hidden_width=shape.hidden[0],
-            hidden_layers=len(shape.hidden),
-            fixed=tuple(hyperparams._asdict().items()),
-        )
+        self.config, hyperparams = uniform(shape)
         self._population = Population(self.config, layout, seed=0)
         self.compile_s = self._population.compile()
-        self._stacked = stack([hyperparams] * layout.block)
-        ones = np.ones(layout.block, bool)
-        ticks = segment_ticks(
-            self._stacked, np.full(layout.block, _WARMUP_STEPS), ones, self.config, speed=SPEEDS[platform]
-        )
+        lanes = stack([hyperparams] * layout.block)
+        steps, ones = np.full(layout.block, WARMUP_STEPS), np.ones(layout.block, bool)
+        ticks = segment_ticks(lanes, steps, ones, self.config, speed=SPEEDS[platform])
         self._ticks = max(1, round(ticks * min(1.0, longest_s / 8)))
-        self._next = 0
-        numbers = np.arange(layout.lanes, dtype=np.int32).reshape(layout.rows, *layout.row_shape)
-        for row in range(layout.rows):
-            self._dispatch(row, _WARMUP_STEPS, numbers[row])
+        self._hyperparams, self._next = hyperparams, 0
+        fill(self._population, hyperparams, WARMUP_STEPS)
         self._known = [self._counts(self._population.read(row)) for row in range(layout.rows)]
 
     @property
@@ -110,7 +78,7 @@ class UniformPopulation:
         while True:
             over = time.perf_counter() - start >= seconds
             if not over and len(under_way) < min(_QUEUED, self.layout.rows):
-                self._dispatch(self._next, self._ticks)
+                go_on(self._population, self._next, self._hyperparams, self._ticks)
                 under_way.append(self._next)
                 self._next = (self._next + 1) % self.layout.rows
                 continue
@@ -126,15 +94,6 @@ class UniformPopulation:
     @staticmethod
     def _counts(progress: Progress) -> np.ndarray:
         return np.array([np.sum(progress.step, dtype=np.int64), np.sum(progress.updates, dtype=np.int64)])
-
-    def _dispatch(self, row: int, ticks: int, trial: np.ndarray | None = None) -> None:
-        """Queue a segment, in which new agents with these numbers begin, if any are given."""
-        shape = self.layout.row_shape
-        fresh = np.full(shape, trial is not None)
-        numbers = np.zeros(shape, np.int32) if trial is None else trial
-        hyperparams = Hyperparams(*(np.broadcast_to(x, shape) for x in self._stacked))
-        placement = Placement(fresh, Names(np.zeros_like(numbers), numbers, np.zeros(shape, np.int32)), hyperparams)
-        self._population.dispatch(row, placement, np.full(shape[0], ticks, np.int32))
 
 
 def measure(

@@ -7,16 +7,18 @@ block needs is not computed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import layout as memory
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from jaxdqn import agent, evaluate, prng, replay
-from jaxdqn.agent import AgentState, Learner
+from jaxdqn.agent import Actor, AgentState, Learner
 from jaxdqn.config import Config, Layout, bucket_of
 from jaxdqn.environment import make
 from jaxdqn.evaluate import Stream
@@ -25,6 +27,13 @@ from jaxdqn.judging import NOBODY, Names, Record, score, validate
 from jaxdqn.masks import all_finite, if_any, over
 from jaxdqn.network import Params
 from jaxdqn.replay import Replay
+
+
+class Due(NamedTuple):
+    """What a tick leaves to do."""
+
+    learn: Bool[Array, " lanes"]  # updates
+    judge: Bool[Array, " lanes"]  # a validation
 
 
 class Placement(NamedTuple):
@@ -64,7 +73,8 @@ def train_block(
 ) -> tuple[Block, Progress]:
     """Place fresh agents, run a segment of `num_ticks` ticks (fewer if nobody lives), score who ended in it."""
     root = prng.root(seed)
-    block = _place(root, block, placement, config)
+    with jax.named_scope("place"):
+        block = _place(root, block, placement, config)
     keys = _agent_keys(root, block.names)
     started = block.agents.actor.alive
 
@@ -72,16 +82,35 @@ def train_block(
         return (carry[0] < num_ticks) & jnp.any(carry[1].agents.actor.alive)
 
     def advance(carry: tuple[Array, Block]) -> tuple[Array, Block]:
-        return carry[0] + 1, _tick(root, keys, carry[1], config, layout)
+        """Let ticks pass until something is due (one look at the device a tick), and do that."""
 
-    _, block = jax.lax.while_loop(running, advance, (jnp.zeros((), jnp.int32), block))
+        def quiet(state: tuple[Array, Actor, Replay, Due]) -> Array:
+            num, actor, _, due = state
+            return (num < num_ticks) & jnp.any(actor.alive) & ~jnp.any(due.learn | due.judge)
+
+        def act(state: tuple[Array, Actor, Replay, Due]) -> tuple[Array, Actor, Replay, Due]:
+            num, actor, ring, _ = state
+            return num + 1, *_act(keys, actor, ring, block, config)
+
+        num, block = carry
+        nothing = jnp.zeros_like(started)
+        with jax.named_scope("tick"):
+            num, actor, ring, due = jax.lax.while_loop(
+                quiet, act, (num, block.agents.actor, block.replay, Due(nothing, nothing))
+            )
+        block = block._replace(agents=block.agents._replace(actor=actor), replay=ring)
+        return num, _do(root, keys, block, due, config, layout)
+
+    with jax.named_scope("due"):
+        _, block = jax.lax.while_loop(running, advance, (jnp.zeros((), jnp.int32), block))
     actor, learner = block.agents
     params = block.record.best_params if config.keep_best else learner.params
     ended = started & ~actor.alive & ~actor.diverged
     broken = ended & ~all_finite(params, ended.shape[0])  # by its last update, which no step followed
     actor, ended = actor._replace(diverged=actor.diverged | broken), ended & ~broken
     block = block._replace(agents=AgentState(actor, learner))
-    returns = score(root, ended, params, block.hyperparams, block.names, config, layout)
+    with jax.named_scope("score"):
+        returns = score(root, ended, params, block.hyperparams, block.names, config, layout)
     return block, Progress(
         alive=actor.alive,
         diverged=actor.diverged,
@@ -153,8 +182,8 @@ def _place(root: prng.Key, block: Block, placement: Placement, config: Config) -
     return Block(agents, hyperparams, names, record, block.replay)
 
 
-def _tick(root: prng.Key, keys: agent.Keys, block: Block, config: Config, layout: Layout) -> Block:
-    """Let every living agent of a block take `config.tick` environment steps and make the updates then due."""
+def _act(keys: agent.Keys, before: Actor, ring: Replay, block: Block, config: Config) -> tuple[Actor, Replay, Due]:
+    """Let every living agent of a block take `config.tick` environment steps; return what is then due."""
 
     def chances(key: prng.Key, first_step: Int[Array, ""], hyperparams: Hyperparams) -> agent.Chance:
         given = config.specialise(hyperparams)
@@ -166,32 +195,58 @@ def _tick(root: prng.Key, keys: agent.Keys, block: Block, config: Config, layout
         return agent.act(chance, actor, params, config.specialise(hyperparams), config)
 
     def act(actor: agent.Actor, chance: agent.Chance) -> tuple[agent.Actor, replay.Transition]:
-        return jax.vmap(act_one)(chance, actor, block.agents.learner.params, block.hyperparams)
+        params = jax.tree.map(_as_stored, block.agents.learner.params)
+        return jax.vmap(act_one)(chance, actor, params, block.hyperparams)
 
-    before = block.agents.actor
-    drawn = jax.vmap(chances, out_axes=1)(keys.act, before.step, block.hyperparams)
-    actor, transitions = jax.lax.scan(act, before, drawn)
-    ring = replay.add(block.replay, transitions)
+    with jax.named_scope("draw"):
+        drawn = jax.vmap(chances, out_axes=1)(keys.act, before.step, block.hyperparams)
+    with jax.named_scope("step"):
+        actor, transitions = jax.lax.scan(act, before, drawn, unroll=_unroll(config.tick))
+    with jax.named_scope("add"):
+        ring = replay.add(ring, transitions)
     whole = (actor.step - before.step == config.tick) & ~actor.diverged
-    learner = _learn(keys, actor, whole, block, ring, config)
-    actor = actor._replace(alive=actor.alive & learner.finite, diverged=actor.diverged | ~learner.finite)
-    block = block._replace(agents=AgentState(actor, learner), replay=ring)
+    hyperparams = config.specialise(block.hyperparams)
+    learn = whole & (actor.step % hyperparams.train_period == 0) & (actor.step >= hyperparams.warmup_steps)
     if not config.rungs:
-        return block
+        return actor, ring, Due(learn, jnp.zeros_like(learn))
     at_rung = whole & jnp.any(actor.step[:, None] == jnp.array(config.rungs)[None], axis=1)
     ended = before.alive & ~actor.alive if config.keep_best else jnp.zeros_like(at_rung)
-    pending = (at_rung | ended) & ~actor.diverged
-    actor, record = validate(root, pending, block.agents, block.hyperparams, block.names, block.record, config, layout)
+    return actor, ring, Due(learn, (at_rung | ended) & ~actor.diverged)
+
+
+def _as_stored(leaf: Array) -> Array:
+    """Keep XLA from turning an array around for one reader: on a GPU that copied the parameters in every tick."""
+    return memory.with_layout_constraint(leaf, memory.Layout(major_to_minor=tuple(range(leaf.ndim))))
+
+
+def _unroll(tick: int) -> int:
+    """Return how many steps of a tick one turn of their loop makes: without turns there is nothing to carry over."""
+    return max(steps for steps in range(1, 9) if tick % steps == 0)
+
+
+def _do(root: prng.Key, keys: agent.Keys, block: Block, due: Due, config: Config, layout: Layout) -> Block:
+    """Make the updates and validations that are due."""
+    actor = block.agents.actor
+    with jax.named_scope("learn"):
+        learner = _learn(keys, actor, due.learn, block, block.replay, config)
+    actor = actor._replace(alive=actor.alive & learner.finite, diverged=actor.diverged | ~learner.finite)
+    block = block._replace(agents=AgentState(actor, learner))
+    if not config.rungs:
+        return block
+    pending = due.judge & ~actor.diverged
+    with jax.named_scope("validate"):
+        actor, record = validate(
+            root, pending, block.agents, block.hyperparams, block.names, block.record, config, layout
+        )
     return block._replace(agents=block.agents._replace(actor=actor), record=record)
 
 
 def _learn(
-    keys: agent.Keys, actor: agent.Actor, whole: Bool[Array, " lanes"], block: Block, ring: Replay, config: Config
+    keys: agent.Keys, actor: agent.Actor, due: Bool[Array, " lanes"], block: Block, ring: Replay, config: Config
 ) -> Learner:
     """Make the updates that are due, each lane in the shape of its own batch size, then copy to the targets."""
     learner = block.agents.learner
     hyperparams = config.specialise(block.hyperparams)
-    due = whole & (actor.step % hyperparams.train_period == 0) & (actor.step >= hyperparams.warmup_steps)
     window = jnp.minimum(actor.step, hyperparams.buffer_size)
     own_bucket = bucket_of(hyperparams.batch_size, config)
     passed = actor.step - learner.last_copy
@@ -204,19 +259,30 @@ def _learn(
     def copy_one(learner: Learner, due: Array, step: Array, hyperparams: Hyperparams) -> Learner:
         return agent.copy_to_target(learner, due, step, config.specialise(hyperparams))
 
-    def make_updates(learner: Learner) -> Learner:
-        for bucket, size in enumerate(config.batch_sizes):
-            num_updates = jnp.where(due & (own_bucket == bucket), hyperparams.gradient_steps, 0)
-
-            def update(i: Int[Array, ""], learner: Learner, size: int = size, num: Array = num_updates) -> Learner:
-                offsets = jax.vmap(partial(replay.draw_offsets, num=size))(keys.sample, learner.updates, window)
-                batch = replay.sample(ring, offsets)
-                return jax.vmap(learn_one)(learner, i < num, actor.step, batch, block.hyperparams)
-
-            learner = jax.lax.fori_loop(0, jnp.max(num_updates), update, learner)
-        return if_any(due & (passed >= hyperparams.target_period), copy, learner)
-
     def copy(learner: Learner) -> Learner:
         return jax.vmap(copy_one)(learner, due, actor.step, block.hyperparams)
 
-    return if_any(due, make_updates, learner)
+    for bucket, size in enumerate(config.batch_sizes):
+        num_updates = jnp.where(due & (own_bucket == bucket), hyperparams.gradient_steps, 0)
+
+        def update(i: Int[Array, ""], learner: Learner, size: int = size, num: Array = num_updates) -> Learner:
+            with jax.named_scope("sample"):
+                slots = jax.vmap(partial(replay.draw_slots, ring, num=size))(keys.sample, learner.updates, window)
+                batch = replay.read(ring, slots)
+            return jax.vmap(learn_one)(learner, i < num, actor.step, batch, block.hyperparams)
+
+        with jax.named_scope("update"):
+            learner = _repeat(jnp.max(num_updates), update, learner)
+    with jax.named_scope("copy"):
+        return if_any(due & (passed >= hyperparams.target_period), copy, learner)
+
+
+def _repeat(num: Int[Array, ""], change: Callable[[Array, Learner], Learner], learner: Learner) -> Learner:
+    """Apply `change` `num` times. Whether it goes on is carried along: a GPU then needs no kernel to ask."""
+
+    def turn(carry: tuple[Array, Array, Learner]) -> tuple[Array, Array, Learner]:
+        i, _, learner = carry
+        return i + 1, i + 1 < num, change(i, learner)
+
+    zero = jnp.zeros((), jnp.int32)
+    return jax.lax.while_loop(lambda carry: carry[1], turn, (zero, zero < num, learner))[2]

@@ -53,6 +53,11 @@ def platform() -> str:
         return "cpu" if jax.default_backend() == "cpu" else "gpu"
 
 
+def sees_gpu() -> bool:
+    """Return whether a device of NVIDIA's is visible, whatever JAX does with it."""
+    return any(re.fullmatch(r"nvidia\d+", path.name) for path in Path("/dev").glob("nvidia*"))
+
+
 class Surroundings(NamedTuple):
     """What decides whether JAX uses a GPU."""
 
@@ -93,7 +98,7 @@ def why_ignored(around: Surroundings) -> str | None:
 
 
 def _surroundings() -> Surroundings:
-    gpu = any(re.fullmatch(r"nvidia\d+", path.name) for path in Path("/dev").glob("nvidia*"))
+    gpu = sees_gpu()
     plugins = {}
     for name in _PLUGINS:
         try:
@@ -138,12 +143,16 @@ def choose_layout(lanes: int | None = None, devices: int | None = None, largest_
         raise ValueError(f"--lanes {lanes} is not allowed: int in [1, 1000000]")
     if lanes is None:
         lanes = _ROWS * devices * _LANES_A_BLOCK[platform()]
-    devices = min(devices, lanes)
-    block = min(largest_block or _LANES_A_BLOCK[platform()], -(-lanes // (devices * _ROWS)))
+    return lay_out(lanes, min(devices, lanes), largest_block, platform())
+
+
+def lay_out(lanes: int, devices: int, largest_block: int | None, on: str) -> Layout:
+    """Lay at least `lanes` lanes out on so many devices of a platform, `cpu` or `gpu`."""
+    block = min(largest_block or _LANES_A_BLOCK[on], -(-lanes // (devices * _ROWS)))
     rows = -(-lanes // (devices * block))
-    return layout_of(rows, devices, block)
+    return layout_of(rows, devices, block, on)
 
 
-def layout_of(rows: int, devices: int, block: int) -> Layout:
-    """Lay out rows of blocks; lanes are judged together where that saves launches."""
-    return Layout(rows=rows, devices=devices, block=block, group=1 if platform() == "cpu" else min(block, 16))
+def layout_of(rows: int, devices: int, block: int, on: str) -> Layout:
+    """Lay out rows of blocks on a platform; lanes are judged together where that saves launches."""
+    return Layout(rows=rows, devices=devices, block=block, group=1 if on == "cpu" else min(block, 16))

@@ -141,7 +141,7 @@ class Probe:
         """Make room for as many agents as are tried in such blocks."""
         self._show(f"choosing lanes: compiling blocks of {block}")
         rows = max(memory.ROWS, -(-AGENTS // block))
-        population = Population(self.config, devices.layout_of(rows, self.num_devices, block), 0)
+        population = Population(self.config, devices.layout_of(rows, self.num_devices, block, devices.platform()), 0)
         population.compile()
         agents = typical(self.searched, rows * block)
         return _Blocks(population, agents)

@@ -18,7 +18,7 @@ from jaxtyping import Int
 
 from jaxdqn import cost, devices, space
 from jaxdqn.accounts import Accounts
-from jaxdqn.benchmark import Uniform, UniformPopulation, useful_flops
+from jaxdqn.benchmark import UniformPopulation, useful_flops
 from jaxdqn.block import Placement, Progress
 from jaxdqn.cost import SPEEDS
 from jaxdqn.events import Visited
@@ -29,6 +29,7 @@ from jaxdqn.population import Population
 from jaxdqn.study import open_study
 from jaxdqn.sweep import sweep
 from jaxdqn.trials import Limits
+from jaxdqn.workload import Uniform
 
 _EPISODES = 4  # of a score: what is compared are steps and updates
 _TRIALS = 1_000_000  # more than a benchmark ends: no lane ever waits

@@ -101,9 +101,8 @@ def _gradients_on_cpu(
 
 
 def _transposed(matrix: Float[Array, "n m"]) -> Float[Array, "m n"]:
-    """Return the transpose, made by a kernel of its own: without the barriers XLA folds it into the product."""
-    barrier = jax.lax.optimization_barrier
-    return barrier(barrier(matrix).T)
+    """Return the transpose, made by a kernel of its own: without the barrier XLA folds it into the product."""
+    return jax.lax.optimization_barrier(matrix.T)
 
 
 def _dot_general(inputs: Array, kernel: Array, *_: Any, **__: Any) -> Array:

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 
 from jaxdqn import devices
-from jaxdqn.benchmark import Uniform, measure
+from jaxdqn.benchmark import measure
 from jaxdqn.hyperparams import Hyperparams, defaults
 from jaxdqn.peer_sets import Ours, Sets, load_sets
 from jaxdqn.peer_ways import REJAX, SB3, TORCH, Progress, Way, ask, request_of, start, train
 from jaxdqn.statistics import bootstrap_interval
+from jaxdqn.workload import Uniform
 
 OURS = "ours"
 BARS = {"sets": {TORCH: 8.0, SB3: 15.0}, "uniform": {REJAX: 5.0, SB3: 60.0}}  # ours is to be so many times as fast

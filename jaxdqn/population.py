@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -34,10 +34,10 @@ _COMPILER_OPTIONS: dict[str, dict[str, str | bool]] = {
 class Population:
     """The rows of a sweep on the devices: dispatch a segment of one, read what another's brought."""
 
-    def __init__(self, config: Config, layout: Layout, seed: int) -> None:
-        """Lay out the population; `compile` makes it ready."""
+    def __init__(self, config: Config, layout: Layout, seed: int, among: Sequence[jax.Device] | None = None) -> None:
+        """Lay out the population on the first of these devices (all of this process); `compile` makes it ready."""
         self.config, self.layout, self.seed = config, layout, np.uint32(seed)
-        self._mesh = Mesh(np.array(jax.local_devices()[: layout.devices]), ("device",))
+        self._mesh = Mesh(np.array((among or jax.local_devices())[: layout.devices]), ("device",))
         self._sharding = NamedSharding(self._mesh, PartitionSpec("device"))
         self.rows: list[Block] = []  # their states on the devices
         self._progress: list[Progress | None] = [None] * layout.rows
@@ -47,9 +47,7 @@ class Population:
     def compile(self) -> float:
         """Compile the program and make the empty rows; return the seconds it took."""
         start = time.perf_counter()
-        block = jax.eval_shape(lambda: empty_block(self.config, self.layout))
-        row_shape = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.layout.devices, *x.shape), x.dtype), block)
-        arguments = (self.seed, row_shape, *self._no_work())
+        row_shape, arguments = self._row_shape(), self._arguments()
         own = make(self.config.env).shipped  # else its code may be anybody's, and change
         results = (row_shape, Progress(*range(len(Progress._fields))))
         kept = programs.exported(self.program(), arguments, results, (self.config, self.layout) if own else None)
@@ -64,6 +62,10 @@ class Population:
             self.rows[row], _ = self.compiled(self.seed, self.rows[row], *self._no_work())
         jax.block_until_ready(self.rows)
         return time.perf_counter() - start
+
+    def lower(self) -> jax.stages.Lowered:
+        """Return the program, traced and not yet compiled."""
+        return self.program().lower(*self._arguments())
 
     def program(self) -> jax.stages.Wrapped:
         """Return the function that trains one row for one segment, every device its own block."""
@@ -117,6 +119,15 @@ class Population:
         """Put row `row` back into a state."""
         structure = jax.tree.structure(self.rows[row])
         self.rows[row] = jax.device_put(jax.tree.unflatten(structure, state), self._sharding)
+
+    def _row_shape(self) -> Block:
+        """Return the shapes of a row's state."""
+        block = jax.eval_shape(lambda: empty_block(self.config, self.layout))
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.layout.devices, *x.shape), x.dtype), block)
+
+    def _arguments(self) -> tuple[Any, ...]:
+        """Return the program's arguments: a seed, the shapes of a row's state, a placement of nobody, no ticks."""
+        return self.seed, self._row_shape(), *self._no_work()
 
     def _no_work(self) -> tuple[Int[np.ndarray, "devices block fields"], Int[np.ndarray, " devices"]]:
         shape = self.layout.row_shape

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from jaxdqn import prng
 
@@ -48,13 +48,11 @@ def add(replay: Replay, steps: Transition) -> Replay:
     )
 
 
-def sample(replay: Replay, offsets: Int[Array, "lanes batch"]) -> Transition:
-    """Read for each lane the transitions it made `offsets` steps ago (0: its last one)."""
-    slots, lanes, features = replay.data.shape
-    slot = replay.cursor - 1 - offsets
+def read(replay: Replay, slots: Int[Array, "lanes batch"]) -> Transition:
+    """Read for each lane the transitions in these slots."""
+    _, lanes, features = replay.data.shape
     # Behind the barrier the slots are drawn once; fused into the read they would be, for each feature of each row.
-    slot = jax.lax.optimization_barrier(jnp.where(slot < 0, slot + slots, slot))
-    rows = replay.data[slot, jnp.arange(lanes)[:, None]]
+    rows = replay.data[jax.lax.optimization_barrier(slots), jnp.arange(lanes)[:, None]]
     size = (features - 3) // 2
     return Transition(
         obs=rows[..., :size],
@@ -65,10 +63,17 @@ def sample(replay: Replay, offsets: Int[Array, "lanes batch"]) -> Transition:
     )
 
 
-def draw_offsets(key: prng.Key, draw: Int[Array, ""], size: Int[Array, ""], num: int) -> Int[Array, " num"]:
-    """Draw `num` offsets into a window of `size` transitions: draw number `draw` of the stream `key`.
+def draw_slots(
+    replay: Replay, key: prng.Key, draw: Int[Array, ""], size: Int[Array, ""], num: int
+) -> Int[Array, " num"]:
+    """Draw `num` slots of a window of the last `size` transitions: draw number `draw` of the stream `key`.
 
-    The offsets of a smaller even `num` are a prefix of these.
+    The slots of a smaller even `num` are a prefix of these.
     """
+
+    def slot(word: UInt32[Array, " pairs"]) -> Int[Array, " pairs"]:
+        back = replay.cursor - 1 - prng.below(word, jnp.maximum(size, 1))
+        return jnp.where(back < 0, back + replay.data.shape[0], back)
+
     pairs = prng.words(key, draw, jnp.arange((num + 1) // 2))
-    return prng.below(jnp.stack(pairs, axis=-1).reshape(-1)[:num], jnp.maximum(size, 1))
+    return jnp.stack([slot(word) for word in pairs], axis=-1).reshape(-1)[:num]

@@ -42,10 +42,17 @@ def with_peak(about: dict[str, Any], peak: Peak | None = None) -> dict[str, Any]
 def head(about: dict[str, Any]) -> str:
     """Return the lines that stand above a table."""
     machine = about["machine"]
-    versions = ", ".join(f"{name} {its}" for name, its in about["versions"].items())
-    peers = ", ".join(f"{name} {its}" for name, its in sorted(about.get("peers", {}).items()))
-    lines = [f"{machine['device']}: {machine['cores']} cores, {machine['devices']} devices", versions]
-    return "\n".join([*lines, *([f"peers: {peers}"] if peers else []), *([about_peak(about)] if about_peak(about) else [])])
+    lines = [
+        f"{machine['device']}: {machine['cores']} cores, {machine['devices']} devices",
+        _listed(about["versions"]),
+        f"peers: {_listed(about['peers'])}" if about.get("peers") else "",
+        about_peak(about),
+    ]
+    return "\n".join(filter(None, lines))
+
+
+def _listed(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {its}" for name, its in versions.items())
 
 
 def about_peak(about: dict[str, Any]) -> str:

@@ -14,10 +14,11 @@ from typing import Any
 import jax
 
 from jaxdqn import devices
-from jaxdqn.benchmark import Uniform, UniformPopulation, measure, row_of
+from jaxdqn.benchmark import UniformPopulation, measure, row_of
 from jaxdqn.config import Layout
 from jaxdqn.mixed import mixed
 from jaxdqn.peak import Peak
+from jaxdqn.workload import Uniform
 
 Progress = Callable[[str], None]
 Row = dict[str, Any]

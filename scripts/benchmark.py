@@ -78,8 +78,9 @@ def train(
     from rich.console import Console
 
     from jaxdqn import compile_cache, throughput, throughput_figures
-    from jaxdqn.benchmark import Uniform
     from jaxdqn.peak import Peak
+    from jaxdqn.surroundings import about_peak, head, surroundings
+    from jaxdqn.workload import Uniform
 
     try:
         layout = devices.choose_layout(lanes)
@@ -87,8 +88,8 @@ def train(
         refuse(str(error))
     own = Uniform((width or 64, width or 64), batch_size or 64, train_period or 1, gradient_steps or 1)
     parts = ["uniform"] if alone else [name for name in TRAIN_PARTS if name in (only or TRAIN_PARTS[:3])]
-    console, machine = Console(stderr=as_json), throughput.about_machine()
-    console.print(throughput_figures.head(machine), "")
+    console, about = Console(stderr=as_json), surroundings()
+    console.print(head(about), "", highlight=False)
     measured: dict[str, Any] = {}
     with compile_cache.of_this_process():
         peak = Peak(layout.devices)
@@ -96,10 +97,10 @@ def train(
             shapes = (own,) if alone else throughput.SHAPES
             measured[name] = throughput.measure_part(name, lanes, seconds, REPEATS, peak, _progress, shapes)
             console.print(throughput_figures.shown(name, measured[name]))
-            result = throughput.summary(machine, peak, measured)
+            result = throughput.summary(about, peak, measured)
             (output / "train.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
     throughput_figures.draw(measured, output)
-    console.print(throughput_figures.about_peak(result))
+    console.print(about_peak(result))
     console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
     if as_json:
         print(json.dumps(result, allow_nan=False))
@@ -158,6 +159,56 @@ def host(
         console.print(shown, "")
     missed = [name for name in measured if not result[name]["reached"]]
     console.print(f"missed a bar: {', '.join(missed)}" if missed else "every bar is reached")
+    console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+
+
+def gpu_plan(
+    target: Annotated[str, typer.Option(help="The GPU to compile for: t4, a100 or h100.")] = "t4",
+    space: Annotated[str, typer.Option(help="Search space: a preset or a TOML file.")] = "default",
+    lanes: Annotated[int, typer.Option(help="Agents that train at the same time.", min=1)] = 1_024,
+    block: Annotated[int | None, typer.Option(help="Lanes of a block.  \\[default: chosen as on a GPU]", min=1)] = None,
+    hlo: Annotated[Path | None, typer.Option(help="Write the compiled program here, as text.")] = None,
+    output: Annotated[Path, typer.Option(help="Directory of gpu-plan.json and gpu-plan.png.")] = Path("runs/benchmark"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+) -> None:
+    """Compile the training for a GPU that is not there; count what it launches, and predict what that takes.
+
+    Needs JAX's CUDA plug-in, but no GPU: nothing of it is timed. Where a GPU is at hand, the training is timed on that
+    one too.
+
+    Example: python scripts/benchmark.py gpu-plan --target t4 --space article --lanes 512
+    """
+    from jaxdqn import devices
+
+    devices.prepare()
+    if not devices.sees_gpu():
+        import jax
+
+        jax.config.update("jax_platforms", "cpu")  # the plug-in alone would complain that there is no driver
+
+    from rich.console import Console
+
+    from jaxdqn import gpu_report
+    from jaxdqn.gpu_targets import TARGETS
+    from jaxdqn.space import load
+
+    if target not in TARGETS:
+        refuse(f"--target {target!r} is not allowed: {', '.join(TARGETS)}")
+    console = Console(stderr=as_json)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        result, text = gpu_report.plan(TARGETS[target], load(space), lanes, block, _progress)
+        (output / "gpu-plan.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
+        if hlo is not None:
+            hlo.write_text(text, "utf-8")
+    except (ValueError, ModuleNotFoundError) as error:
+        refuse(str(error))
+    except OSError as error:
+        refuse(f"{error.filename!r} can't be written: {error.strerror}")
+    gpu_report.draw(result, output / "gpu-plan.png")
+    console.print(gpu_report.shown(result))
     console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
     if as_json:
         print(json.dumps(result, allow_nan=False))
@@ -281,7 +332,7 @@ def peers(
             refuse(f"--only {name!r} is not allowed: parts are {', '.join(parts)}")
     if not 0 < limit < math.inf:
         refuse(f"--limit {limit:g} is not allowed: seconds above 0")
-    _make(output)
+    _make_output(output, "peers.json")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: the cores belong to the training
 
     from jaxdqn import devices
@@ -293,7 +344,7 @@ def peers(
     from jaxdqn.peer_benchmark import compare
     from jaxdqn.peer_figures import draw_peers, show_peers
     from jaxdqn.peers import PeerError
-    from jaxdqn.surroundings import surroundings
+    from jaxdqn.surroundings import surroundings, with_peak
 
     chosen = [part for part in parts if not only or part in only]
     where = environments or output / "environments"
@@ -301,7 +352,7 @@ def peers(
         compared = compare(PEERS, where, chosen, rounds, seconds, limit, _progress)
     except PeerError as error:
         refuse(str(error), status=1)
-    result = surroundings() | compared
+    result = with_peak(surroundings()) | compared
     (output / "peers.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
     draw_peers(result, output / "peers.png")
     show_peers(Console(stderr=as_json), result)
@@ -345,7 +396,7 @@ def sweep(
     for option, value in (("budget", budget), ("limit", limit), ("target", target)):
         if not math.isfinite(value) or (option != "target" and value <= 0):
             refuse(f"--{option} {value:g} is not allowed: a finite number{'' if option == 'target' else ' above 0'}")
-    _make(output)
+    _make_output(output, "sweep.json")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: the cores belong to the training
 
     from jaxdqn import devices
@@ -355,7 +406,7 @@ def sweep(
     from rich.console import Console
 
     from jaxdqn.peers import PeerError
-    from jaxdqn.surroundings import head, surroundings
+    from jaxdqn.surroundings import head, surroundings, with_peak
     from jaxdqn.sweep_benchmark import LANE, POPULATION, STOCK, Settings, compare
     from jaxdqn.sweep_figures import draw_sweeps, sweep_table
 
@@ -368,7 +419,7 @@ def sweep(
         refuse(str(error))
     except PeerError as error:
         refuse(str(error), status=1)
-    result = surroundings() | compared
+    result = with_peak(surroundings()) | compared
     (output / "sweep.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
     draw_sweeps(result, output / "sweep.png")
     console = Console(stderr=as_json)
@@ -377,16 +428,6 @@ def sweep(
     print(f"written to {output}", file=sys.stderr)
     if as_json:
         print(json.dumps(result, allow_nan=False))
-
-
-def _make(output: Path) -> None:
-    """Make the directory of results, or refuse it."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        if not os.access(output, os.W_OK):
-            raise PermissionError(13, "Permission denied")
-    except OSError as error:
-        refuse(f"--output {str(output)!r} is no writable directory: {error.strerror}")
 
 
 def _progress(line: str) -> None:
@@ -410,39 +451,26 @@ def memory(
 
     Example: python scripts/benchmark.py memory --space default --lanes 64
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "memory.json").touch()
-    except OSError as error:
-        refuse(f"--output {str(output)!r} is no writable directory: {error.strerror}")
+    _make_output(output, "memory.json")
 
     from jaxdqn import devices
 
     devices.prepare()
 
-    import jax
     from rich.console import Console
 
-    from jaxdqn.benchmark import peak_gflops
     from jaxdqn.memory_report import draw, measure, memory_table
+    from jaxdqn.surroundings import head, surroundings, with_peak
 
-    local = jax.local_devices()
-    result: dict[str, Any] = {
-        "machine": {"system": platform.platform(), "cores": devices.cores(), "devices": [d.device_kind for d in local]},
-        "versions": {"python": platform.python_version(), "jax": jax.__version__},
-    }
+    result = with_peak(surroundings())
     try:
         result["rows"] = [measure(name, lanes, _progress) for name in spaces or ("default", "article")]
     except ValueError as error:
         refuse(str(error))
-    result["machine"]["peak_gflops"] = round(peak_gflops(len(local)), 1)
     (output / "memory.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
     draw(result["rows"], output / "memory.png")
     console = Console(stderr=as_json)
-    machine = result["machine"]
-    about = f"{machine['system']}, {len(local)} devices ({local[0].device_kind}) of {machine['cores']} cores"
-    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    console.print(f"{about}, peak {machine['peak_gflops']:.0f} GFLOP/s\n{versions}\n", highlight=False)
+    console.print(head(result), "", highlight=False)
     console.print(memory_table(result["rows"]))
     console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
     if as_json:
@@ -450,4 +478,4 @@ def memory(
 
 
 if __name__ == "__main__":
-    main(train, host, sweep, peers, memory)
+    main(train, sweep, peers, host, memory, gpu_plan)

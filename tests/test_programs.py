@@ -147,7 +147,8 @@ devices.prepare(2)
 import jax, numpy as np
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if "cache_hits" in name else None)
-from jaxdqn.benchmark import Uniform, UniformPopulation
+from jaxdqn.benchmark import UniformPopulation
+from jaxdqn.workload import Uniform
 from jaxdqn.config import Layout
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 assert compile_cache.use("gpu", wanted=sys.argv[1] == "cache") is None

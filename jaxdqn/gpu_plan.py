@@ -1,0 +1,281 @@
+"""What a population's segment would do on a GPU, read from the program that XLA compiles for it: compiled, not timed.
+
+Small kernels cost their launch, whatever they compute, and a loop whose turns depend on values makes the host wait
+before each of them: so these are counted, loop by loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxdqn import hlo
+from jaxdqn.block import Block, empty_block
+from jaxdqn.config import Config, Layout, bucket_of
+from jaxdqn.gpu_targets import Target, described_devices
+from jaxdqn.hyperparams import Hyperparams
+from jaxdqn.population import Population
+
+SCOPES = {  # the scopes of `block.py` -> what a turn of the loop made there is called
+    "place": "placing agents",
+    "due": "what is due",
+    "tick": "tick",
+    "step": "environment step",
+    "learn": "learning",
+    "update": "update",
+    "copy": "target copy",
+    "validate": "validation",
+    "score": "score",
+}
+_NOTHING = {  # instructions that launch nothing
+    *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while", "conditional"),
+    *("opt-barrier", "copy-done", "async-done"),
+}
+_MOVES = {"copy", "transpose", "bitcast", "reshape", "parameter", "tuple"}
+
+
+class Kernel(NamedTuple):
+    """What one launch does."""
+
+    name: str
+    kind: str  # "copy", "product" or "fusion"
+    scope: str
+    shape: str
+    bytes: int  # moved
+    flops: int
+
+
+class Loop(NamedTuple):
+    """A loop as the host sees it: what one turn launches."""
+
+    label: str
+    trips: int | None  # None: the host asks before each turn
+    kernels: list[Kernel]  # of a turn, without inner loops
+    asking: list[Kernel]  # to know whether there is another turn; none where XLA knows
+    inner: list[Loop]  # of a conditional each branch is one
+
+    @property
+    def turn(self) -> list[Kernel]:
+        """Kernels of a turn, without inner loops."""
+        return self.kernels + (self.asking if self.trips is None else [])
+
+    def all(self) -> Iterator[tuple[int, Loop]]:
+        """Yield this loop and all that are in it, with their depth."""
+        yield 0, self
+        for loop in self.inner:
+            for depth, each in loop.all():
+                yield depth + 1, each
+
+    def entered(self) -> tuple[list[Kernel], int]:
+        """Return the kernels and host waits that a loop without a turn costs."""
+        return (self.asking, 1) if self.trips is None else ([], 0)
+
+
+class Compiled(NamedTuple):
+    """A segment compiled for a GPU."""
+
+    text: str
+    entry: Loop
+    row_bytes: int  # of a row's state
+    temporary_bytes: int  # while a segment runs
+
+
+def compile_for(target: Target, config: Config, layout: Layout) -> Compiled:
+    """Compile a segment for a GPU that need not be there.
+
+    Raises:
+        ModuleNotFoundError: JAX's CUDA plug-in is not installed.
+    """
+    devices = described_devices(target)
+    compiled = Population(config, layout, 0, devices).lower().compile()
+    text, memory = compiled.as_text(), compiled.memory_analysis()
+    assert text is not None
+    assert memory is not None
+    fresh_bytes = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    entry = loops(hlo.parse(text))
+    return Compiled(text, entry, memory.alias_size_in_bytes, memory.temp_size_in_bytes + fresh_bytes)
+
+
+def loops(module: hlo.Module) -> Loop:
+    """Return the program as the loops it consists of."""
+    return _loop(module, "segment", 1, module.entry, None)
+
+
+def counts(compiled: Compiled, config: Config, layout: Layout, target: Target) -> dict[str, Any]:
+    """Count kernels, host waits and copies of steps, updates and ticks, and the memory; predict what they take."""
+    entry = compiled.entry
+    parts = _parts(entry, config)
+    buffers = big_buffers(config, layout)
+    copied = [
+        {"loop": loop.label, "kernel": kernel.name, "shape": kernel.shape, "of": of}
+        for depth, loop in entry.all()
+        for kernel in loop.turn
+        if depth and kernel.kind == "copy" and (of := _named(kernel.shape, buffers))
+    ]
+    needed = compiled.row_bytes * layout.rows + compiled.temporary_bytes
+    return {
+        "target": target.name,
+        "lanes": layout.lanes,
+        "block": layout.block,
+        "rows": layout.rows,
+        "tick_steps": config.tick,
+        "parts": [_told(part, target) for part in parts],
+        "copies_in_loops": copied,
+        "memory": {
+            "row_bytes": compiled.row_bytes,
+            "temporary_bytes": compiled.temporary_bytes,
+            "bytes": needed,
+            "of_bytes": target.memory,
+            "fits": needed <= target.memory,
+        },
+        "loops": [
+            {**_told(Part(loop.label, loop.turn, loop.entered()[1]), target), "depth": depth, "trips": loop.trips}
+            for depth, loop in entry.all()
+        ],
+    }
+
+
+class Part(NamedTuple):
+    """What belongs to one environment step, or to one update, or to whatever the name says."""
+
+    name: str
+    kernels: list[Kernel]
+    waits: int
+
+
+def _parts(entry: Loop, config: Config) -> list[Part]:
+    """Return what a block does in a tick, an environment step, an update in each bucket, and a segment."""
+    loops = {name: [loop for _, loop in entry.all() if loop.label == label] for name, label in SCOPES.items()}
+    tick = loops["tick"][0]
+    quiet, waits = list(tick.turn), tick.entered()[1]
+    for loop in tick.inner:
+        quiet += loop.turn * (loop.trips or 0) + loop.entered()[0]
+        waits += loop.entered()[1]
+    begun = [kernel for loop in entry.inner for kernel in loop.entered()[0]]
+    return [
+        Part("tick, nothing due", quiet, waits),
+        *(
+            Part(f"update of {size}", loop.turn, 1 + sum(inner.entered()[1] for inner in loop.inner))
+            for size, loop in zip(config.batch_sizes, loops["update"], strict=True)
+        ),
+        Part("target copy", loops["copy"][0].turn, 1),
+        Part("segment", entry.kernels + begun, len(entry.inner)),
+    ]
+
+
+def _told(part: Part, target: Target) -> dict[str, Any]:
+    return {
+        "part": part.name,
+        "kernels": len(part.kernels),
+        "products": sum(kernel.kind == "product" for kernel in part.kernels),
+        "copies": sum(kernel.kind == "copy" for kernel in part.kernels),
+        "waits": part.waits,
+        "bytes": sum(kernel.bytes for kernel in part.kernels),
+        "flops": sum(kernel.flops for kernel in part.kernels),
+        "predicted_s": seconds(part.kernels, part.waits, target),
+    }
+
+
+def bars(counted: dict[str, Any]) -> dict[str, tuple[float, int]]:
+    """Return what is counted against the most it should be."""
+    parts = {part["part"]: part for part in counted["parts"]}
+    tick = parts["tick, nothing due"]
+    return {
+        "kernels of an environment step": (tick["kernels"] / counted["tick_steps"], 12),
+        **{f"kernels of an {name}": (parts[name]["kernels"], 30) for name in parts if name.startswith("update of")},
+        "host waits of a tick with nothing due": (tick["waits"], 1),
+        "copies of replay or parameters in loops": (len(counted["copies_in_loops"]), 0),
+    }
+
+
+def seconds(kernels: list[Kernel], waits: int, target: Target) -> tuple[float, float]:
+    """Predict what kernels and host waits take, at best and at worst.
+
+    A kernel takes as long as its launch, its bytes at the memory's bandwidth, or its FLOPs at the fp32 peak, whichever
+    is longest.
+    """
+    low, high = (
+        sum(max(launch, k.bytes / target.bandwidth, k.flops / target.flops) for k in kernels) + waits * wait
+        for launch, wait in zip(target.launch_s, target.wait_s, strict=True)
+    )
+    return low, high
+
+
+def speed(counted: dict[str, Any], hyperparams: Hyperparams, config: Config) -> dict[str, tuple[float, float]]:
+    """Predict environment steps and updates a second, at worst and at best, if all lanes are agents of one kind."""
+    parts = {part["part"]: part["predicted_s"] for part in counted["parts"]}
+    update = parts[f"update of {config.batch_sizes[bucket_of(hyperparams.batch_size, config)]}"]
+    updates = hyperparams.gradient_steps * config.tick / hyperparams.train_period  # a tick, on average
+    best_s, worst_s = (tick + updates * each for tick, each in zip(parts["tick, nothing due"], update, strict=True))
+    lanes = counted["block"]
+    return {
+        "env_steps_per_s": (config.tick * lanes / worst_s, config.tick * lanes / best_s),
+        "updates_per_s": (updates * lanes / worst_s, updates * lanes / best_s),
+    }
+
+
+def big_buffers(config: Config, layout: Layout) -> dict[str, set[tuple[int, ...]]]:
+    """Return the shapes of what no loop should copy, without axes of length 1 and in any order."""
+    block: Block = jax.eval_shape(lambda: empty_block(config, layout))
+    learner = block.agents.learner
+    parameters = [leaf for leaf in jax.tree.leaves((learner.params, learner.opt_state)) if leaf.ndim > 1]
+    return {"replay": {_sorted(block.replay.data.shape)}, "parameters": {_sorted(leaf.shape) for leaf in parameters}}
+
+
+def _named(shape: str, buffers: dict[str, set[tuple[int, ...]]]) -> str:
+    found = {_sorted(sizes) for _, sizes in hlo.arrays(shape)}
+    return next((name for name, shapes in buffers.items() if found & shapes), "")
+
+
+def _sorted(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(size for size in shape if size > 1))
+
+
+def _loop(module: hlo.Module, label: str, trips: int | None, body: str, condition: str | None) -> Loop:
+    inner = []
+    for _, instruction in module.walk(body):
+        if instruction.opcode == "while":
+            called = instruction.called
+            inner.append(
+                _loop(module, _label(instruction.scope), instruction.trips, called["body"], called["condition"])
+            )
+        elif instruction.opcode == "conditional":
+            branches = [_loop(module, "branch", 1, branch, None) for branch in instruction.branches]
+            inner.append(Loop(f"choice in {_label(instruction.scope)}", None, [], [], branches))
+    asking = list(_kernels(module, condition)) if condition else []
+    return Loop(label, trips, list(_kernels(module, body)), asking, inner)
+
+
+def _kernels(module: hlo.Module, computation: str) -> Iterator[Kernel]:
+    for home, instruction in module.walk(computation):
+        if instruction.opcode in _NOTHING:
+            continue
+        yield Kernel(
+            instruction.name,
+            _kind(module, instruction),
+            instruction.scope,
+            instruction.shape,
+            module.bytes_moved(home, instruction),
+            module.flops(home, instruction),
+        )
+
+
+def _kind(module: hlo.Module, instruction: hlo.Instruction) -> str:
+    if instruction.opcode == "fusion":
+        inside = {each.opcode for each in module.computations[instruction.called["calls"]]}
+        if inside <= _MOVES:
+            return "copy"
+        return "product" if "dot" in inside else "fusion"
+    if instruction.opcode in ("copy", "transpose"):
+        return "copy"
+    return "product" if "matmul" in instruction.target or "gemm" in instruction.target else "fusion"
+
+
+def _label(scope: str) -> str:
+    """Return what a turn of the loop with this scope is called."""
+    words = [word for word in scope.split("/") if word in SCOPES]
+    nested = scope.rsplit(words[-1], 1)[1].count("while") > 1 if words else False
+    name = SCOPES[words[-1]] if words else "loop"
+    return f"loop in {name}" if nested else name
