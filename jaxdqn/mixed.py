@@ -29,7 +29,7 @@ from jaxdqn.population import Population
 from jaxdqn.study import open_study
 from jaxdqn.sweep import sweep
 from jaxdqn.trials import Limits
-from jaxdqn.workload import Uniform
+from jaxdqn.workload import Uniform, laid_out
 
 _EPISODES = 4  # of a score: what is compared are steps and updates
 _TRIALS = 1_000_000  # more than a benchmark ends: no lane ever waits
@@ -161,11 +161,10 @@ def mixed(
     platform = devices.platform()
     progress(f"mixed: compiling space {name}")
     searched = MixedPopulation(name, platform, lanes, **overrides)
-    uniform = devices.choose_layout(lanes)
     width, layers = searched.config.hidden_width, searched.config.hidden_layers
     period, most = searched.config.tick, int(max(_values(searched, "gradient_steps"), default=1))
     shapes = {size: Uniform((width,) * layers, size, period, most) for size in searched.config.batch_sizes}
-    populations = {}
+    populations, uniform = {}, laid_out(next(iter(shapes.values())), lanes)
     for size, shape in shapes.items():
         progress(f"mixed: compiling a uniform population of batch size {size}")
         populations[size] = UniformPopulation(shape, uniform, platform, seconds)

@@ -26,7 +26,7 @@ from jaxdqn.hyperparams import Hyperparams, defaults
 from jaxdqn.peer_sets import Ours, Sets, load_sets
 from jaxdqn.peer_ways import REJAX, SB3, TORCH, Progress, Way, ask, request_of, start, train
 from jaxdqn.statistics import bootstrap_interval
-from jaxdqn.workload import Uniform
+from jaxdqn.workload import Uniform, laid_out
 
 OURS = "ours"
 BARS = {"sets": {TORCH: 8.0, SB3: 15.0}, "uniform": {REJAX: 5.0, SB3: 60.0}}  # ours is to be so many times as fast
@@ -117,8 +117,9 @@ def compare_uniform(
     """Train the uniform population through ours, and through every way, in turns; return updates a second."""
     speeds: dict[str, list[float]] = {OURS: [], **{way.name: [] for way in ways}}
     compile_s: dict[str, float] = {}
+    shape = Uniform((64, 64), 64, 1, 1)
     for number in range(rounds):
-        measured = measure(Uniform((64, 64), 64, 1, 1), devices.choose_layout(LANES), devices.platform(), seconds, 1)
+        measured = measure(shape, laid_out(shape, LANES), devices.platform(), seconds, 1)
         speeds[OURS].append(measured["updates_per_s"])
         compile_s.setdefault(OURS, measured["compile_s"])
         for way in ways:

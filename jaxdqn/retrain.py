@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jaxdqn import compile_cache, confirm, devices, space
+from jaxdqn import compile_cache, confirm, cost, devices, space
 from jaxdqn.confirm import Candidate, Confirmation
 from jaxdqn.cost import SPEEDS
 from jaxdqn.evaluate import Phase
@@ -104,7 +104,7 @@ def retrain(
     stop = stop or threading.Event()
     config = space.config(task.space)
     lanes = min(task.seeds, devices.choose_layout().lanes)
-    layout = devices.choose_layout(lanes)
+    layout = devices.choose_layout(lanes, largest_block=cost.largest_block(config, False, devices.platform()))
     if ignored := devices.ignored_gpu():
         show(f"warning: {ignored}")
     show(f"compiling one program for {layout.lanes} lanes on {layout.devices} {devices.platform()} devices")

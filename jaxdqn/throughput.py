@@ -18,7 +18,7 @@ from jaxdqn.benchmark import UniformPopulation, measure, row_of
 from jaxdqn.config import Layout
 from jaxdqn.mixed import mixed
 from jaxdqn.peak import Peak
-from jaxdqn.workload import Uniform
+from jaxdqn.workload import Uniform, laid_out
 
 Progress = Callable[[str], None]
 Row = dict[str, Any]
@@ -79,7 +79,7 @@ def uniform(shapes: Sequence[Uniform], lanes: int, seconds: float, repeats: int,
     rows = []
     for shape in shapes:
         progress(f"uniform: {name_of(shape)}, {repeats} spans of {seconds:g} s after compiling")
-        layout = devices.choose_layout(lanes)
+        layout = laid_out(shape, lanes)
         rows.append(measure(shape, layout, devices.platform(), seconds, repeats, peak))
     return {"rows": rows}
 
@@ -87,11 +87,11 @@ def uniform(shapes: Sequence[Uniform], lanes: int, seconds: float, repeats: int,
 def over_lanes(counts: Sequence[int], seconds: float, repeats: int, peak: Peak, progress: Progress) -> Row:
     """Measure how a shape's updates a second grow with the lanes, up to those that fit into half of the free memory."""
     shape, names = SHAPES[0], devices.platform()
-    reference = UniformPopulation(shape, devices.choose_layout(REFERENCE_LANES), names, seconds)
+    reference = UniformPopulation(shape, laid_out(shape, REFERENCE_LANES), names, seconds)
     rows: list[Row] = []
     left_out: list[int] = []
     for lanes in counts:
-        layout = devices.choose_layout(lanes)
+        layout = laid_out(shape, lanes)
         if layout.lanes != lanes:  # this machine's devices and blocks do not divide it
             continue
         if lanes * reference.lane_bytes > _MEMORY_SHARE * free_bytes():
@@ -124,7 +124,7 @@ def over_devices(lanes: int, seconds: float, repeats: int, progress: Progress) -
     """Measure how a shape's updates a second grow with the devices, each with the same lanes."""
     shape, names = SHAPES[0], devices.platform()
     there = len(jax.local_devices())
-    all_of_them = devices.choose_layout(lanes)
+    all_of_them = laid_out(shape, lanes)
     one = UniformPopulation(shape, _of_devices(all_of_them, 1), names, seconds)
     rows = []
     for count in sorted({1, *(2**i for i in range(1, there.bit_length()) if 2**i <= there), there}):

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxdqn import cost, devices
 from jaxdqn.block import Placement
-from jaxdqn.config import Config
+from jaxdqn.config import Config, Layout
 from jaxdqn.hyperparams import Hyperparams, defaults, stack
 from jaxdqn.judging import Names
 from jaxdqn.population import Population
@@ -48,6 +49,12 @@ def uniform(shape: Uniform) -> tuple[Config, Hyperparams]:
         fixed=tuple(hyperparams._asdict().items()),
     )
     return config, hyperparams
+
+
+def laid_out(shape: Uniform, lanes: int, num_devices: int | None = None) -> Layout:
+    """Lay a uniform population out as a sweep of its shape would be."""
+    platform = devices.platform()
+    return devices.choose_layout(lanes, num_devices, cost.largest_block(uniform(shape)[0], False, platform))
 
 
 def for_ever(config: Config) -> Config:
