@@ -51,7 +51,7 @@ def uniform(shape: Uniform) -> tuple[Config, Hyperparams]:
     return config, hyperparams
 
 
-def laid_out(shape: Uniform, lanes: int, num_devices: int | None = None) -> Layout:
+def laid_out(shape: Uniform, lanes: int | None, num_devices: int | None = None) -> Layout:
     """Lay a uniform population out as a sweep of its shape would be."""
     platform = devices.platform()
     return devices.choose_layout(lanes, num_devices, cost.largest_block(uniform(shape)[0], False, platform))
