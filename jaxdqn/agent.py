@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxdqn import network, prng, q_learning
@@ -174,8 +175,10 @@ def loss(
     next_q = network.q_values(jax.lax.stop_gradient(params), batch.next_obs, hyperparams, config)
     value = jax.vmap(q_learning.next_value, (0, 0, None))(next_q, next_target_q, hyperparams.double_q)
     target = jax.vmap(q_learning.td_target, (0, 0, 0, None))(batch.reward, batch.terminated, value, hyperparams.gamma)
-    chosen = jax.nn.one_hot(batch.action, q_values.shape[-1], dtype=bool)
-    td_error = jnp.sum(jnp.where(chosen, q_values, 0.0), axis=-1) - jax.lax.stop_gradient(target)
+    chosen = q_values[:, 0]
+    for action in range(1, q_values.shape[-1]):  # not a sum over a mask, which would be a kernel of its own
+        chosen = jnp.where(batch.action == action, q_values[:, action], chosen)
+    td_error = chosen - jax.lax.stop_gradient(target)
     losses = jax.vmap(q_learning.td_loss, (0, None))(td_error, hyperparams.huber_loss)
     used = jnp.arange(num) < hyperparams.batch_size
     return jnp.sum(jnp.where(used, losses, 0.0)) / hyperparams.batch_size
@@ -191,7 +194,7 @@ def learn(
 ) -> Learner:
     """Make one gradient step with Adam (Kingma & Ba 2015) at environment step `step`, if it is `due` and finite."""
     value, gradient = jax.value_and_grad(loss)(learner.params, learner.target_params, batch, hyperparams, config)
-    norm = optax.tree.norm(gradient)
+    norm = jax.lax.platform_dependent(gradient, cpu=optax.tree.norm, default=_norm_at_once)
     scale = hyperparams.max_grad_norm / jnp.maximum(norm, hyperparams.max_grad_norm)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     keep = due & finite & learner.finite
@@ -204,9 +207,9 @@ def learn(
     # Kingma & Ba's order of computation, section 2: both bias corrections in one factor, outside the parameters.
     correction = jnp.sqrt(1.0 - _ADAM_B2**opt_state.count)
     rate = q_learning.learning_rate(step, hyperparams) * correction / (1.0 - _ADAM_B1**opt_state.count)
-    # Without the barrier every parameter's new value is computed from the old moments (which are then copied first)
-    # and from powers of its own.
-    opt_state, rate, floor = jax.lax.optimization_barrier((opt_state, rate, _ADAM_EPS * correction))
+    rate, floor = jax.lax.optimization_barrier((rate, _ADAM_EPS * correction))  # one power for all parameters
+    # A GPU makes moments and parameters in one kernel. A CPU would make each parameter's moments a second time.
+    opt_state = jax.lax.platform_dependent(opt_state, cpu=jax.lax.optimization_barrier, default=lambda moments: moments)
 
     def descend(p: Array, mean: Array, square: Array) -> Array:
         return update(p - rate * mean / (jnp.sqrt(square) + floor), p)
@@ -218,6 +221,11 @@ def learn(
         loss_sum=learner.loss_sum + jnp.where(keep, value, 0.0),
         finite=learner.finite & (finite | ~due),
     )
+
+
+def _norm_at_once(gradient: Params) -> Float[Array, ""]:
+    """Return the global norm in one kernel, where leaf by leaf would be one each."""
+    return jnp.linalg.norm(ravel_pytree(gradient)[0])
 
 
 def copy_to_target(learner: Learner, due: Bool[Array, ""], step: Int[Array, ""], hyperparams: Hyperparams) -> Learner:

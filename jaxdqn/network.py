@@ -21,7 +21,9 @@ from jaxdqn.hyperparams import Hyperparams
 
 Params: TypeAlias = Any  # a tree of float arrays, as flax names them
 
-_NARROW = 16  # columns that do not fill a vector register
+_FEW = 8  # with so few inputs or outputs a GPU sums a product up inside the kernel that uses it …
+_SHORT = 32  # … below so many rows only if the sum is written out
+_NARROW = 16  # columns that do not fill a CPU's vector register
 
 
 class QNetwork(nn.Module):
@@ -53,12 +55,14 @@ class QNetwork(nn.Module):
 
 @jax.custom_vjp
 def _product(inputs: Float[Array, "*batch n"], kernel: Float[Array, "n m"]) -> Float[Array, "*batch m"]:
-    """Return inputs · kernel, whose gradients are written as the products that the platform makes fastest."""
+    """Return inputs · kernel; it and its gradients are written as what the platform makes fastest."""
+    if inputs.ndim == 1 or kernel.shape[0] <= _FEW:
+        return jax.lax.platform_dependent(inputs, kernel, cpu=jnp.matmul, default=_summed)
     return inputs @ kernel
 
 
 def _product_forward(inputs: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return inputs @ kernel, (inputs, kernel)
+    return _product(inputs, kernel), (inputs, kernel)
 
 
 def _product_backward(saved: tuple[Array, Array], cotangents: Array) -> tuple[Array, Array]:
@@ -73,6 +77,11 @@ def _product_backward(saved: tuple[Array, Array], cotangents: Array) -> tuple[Ar
 _product.defvjp(_product_forward, _product_backward)
 
 
+def _summed(inputs: Float[Array, "*batch n"], kernel: Float[Array, "n m"]) -> Float[Array, "*batch m"]:
+    """Return inputs · kernel as a sum, which a GPU makes inside the kernel that uses it."""
+    return jnp.sum(inputs[..., :, None] * kernel.reshape((1,) * (inputs.ndim - 1) + kernel.shape), axis=-2)
+
+
 def _gradients(
     rows: Float[Array, "rows n"], kernel: Float[Array, "n m"], cotangents: Float[Array, "rows m"]
 ) -> tuple[Float[Array, "rows n"], Float[Array, "n m"]]:
@@ -80,7 +89,13 @@ def _gradients(
 
     JAX's own rule makes the transpose of the latter, which XLA then copies where a block has a single lane.
     """
-    return cotangents @ kernel.T, jax.lax.dot_general(rows, cotangents, (((0,), (0,)), ((), ())))
+    of_kernel = jax.lax.dot_general(rows, cotangents, (((0,), (0,)), ((), ())))
+    if kernel.shape[1] > _FEW:
+        return cotangents @ kernel.T, of_kernel
+    if rows.shape[0] >= _SHORT:
+        return jnp.sum(cotangents[:, None, :] * kernel[None], axis=-1), of_kernel
+    terms = [cotangents[:, i, None] * kernel[None, :, i] for i in range(kernel.shape[1])]
+    return sum(terms[1:], terms[0]), of_kernel
 
 
 def _gradients_on_cpu(
