@@ -113,7 +113,7 @@ def init(key: prng.Key, hyperparams: Hyperparams, config: Config) -> AgentState:
         learner=Learner(
             params=params,
             target_params=params,
-            opt_state=_ADAM.init(ravel_pytree(params)[0]),
+            opt_state=_ADAM.init(params),
             updates=zero,
             loss_sum=jnp.zeros(()),
             last_copy=zero,
@@ -175,8 +175,10 @@ def loss(
     next_q = network.q_values(jax.lax.stop_gradient(params), batch.next_obs, hyperparams, config)
     value = jax.vmap(q_learning.next_value, (0, 0, None))(next_q, next_target_q, hyperparams.double_q)
     target = jax.vmap(q_learning.td_target, (0, 0, 0, None))(batch.reward, batch.terminated, value, hyperparams.gamma)
-    chosen = jax.nn.one_hot(batch.action, q_values.shape[-1], dtype=bool)
-    td_error = jnp.sum(jnp.where(chosen, q_values, 0.0), axis=-1) - jax.lax.stop_gradient(target)
+    chosen = q_values[:, 0]
+    for action in range(1, q_values.shape[-1]):  # not a sum over a mask, which would be a kernel of its own
+        chosen = jnp.where(batch.action == action, q_values[:, action], chosen)
+    td_error = chosen - jax.lax.stop_gradient(target)
     losses = jax.vmap(q_learning.td_loss, (0, None))(td_error, hyperparams.huber_loss)
     used = jnp.arange(num) < hyperparams.batch_size
     return jnp.sum(jnp.where(used, losses, 0.0)) / hyperparams.batch_size
@@ -192,8 +194,7 @@ def learn(
 ) -> Learner:
     """Make one gradient step with Adam (Kingma & Ba 2015) at environment step `step`, if it is `due` and finite."""
     value, grads = jax.value_and_grad(loss)(learner.params, learner.target_params, batch, hyperparams, config)
-    gradient, unravel = ravel_pytree(grads)
-    norm = jnp.linalg.norm(gradient)
+    norm = jnp.linalg.norm(ravel_pytree(grads)[0])
     scale = hyperparams.max_grad_norm / jnp.maximum(norm, hyperparams.max_grad_norm)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     keep = due & finite & learner.finite
@@ -201,20 +202,18 @@ def learn(
     def update(new: Array, old: Array) -> Array:
         return jnp.where(keep, new, old)
 
-    _, moments = _ADAM.update(gradient * scale, learner.opt_state)
+    _, moments = _ADAM.update(jax.tree.map(lambda g: g * scale, grads), learner.opt_state)
     opt_state = jax.tree.map(update, moments, learner.opt_state)
     # Kingma & Ba's order of computation, section 2: both bias corrections in one factor, outside the parameters.
     correction = jnp.sqrt(1.0 - _ADAM_B2**opt_state.count)
     rate = q_learning.learning_rate(step, hyperparams) * correction / (1.0 - _ADAM_B1**opt_state.count)
-    # Without the barrier every parameter's new value is computed from the old moments (which are then copied first)
-    # and from powers of its own.
-    opt_state, rate, floor = jax.lax.optimization_barrier((opt_state, rate, _ADAM_EPS * correction))
+    rate, floor = jax.lax.optimization_barrier((rate, _ADAM_EPS * correction))
 
     def descend(p: Array, mean: Array, square: Array) -> Array:
         return update(p - rate * mean / (jnp.sqrt(square) + floor), p)
 
     return learner._replace(
-        params=jax.tree.map(descend, learner.params, unravel(opt_state.mu), unravel(opt_state.nu)),
+        params=jax.tree.map(descend, learner.params, opt_state.mu, opt_state.nu),
         opt_state=opt_state,
         updates=learner.updates + keep,
         loss_sum=learner.loss_sum + jnp.where(keep, value, 0.0),

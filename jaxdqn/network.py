@@ -49,23 +49,42 @@ class QNetwork(nn.Module):
         )
 
 
+_FEW = 8  # with so few inputs or outputs a product is summed up inside the kernel that uses it
+_SHORT = 32  # rows below which XLA fuses such a sum into that kernel only if it is written out
+
+
 @jax.custom_vjp
 def _product(inputs: Float[Array, "*batch n"], kernel: Float[Array, "n m"]) -> Float[Array, "*batch m"]:
     """Return inputs · kernel. Its gradient for the kernel is inputsᵀ · cotangents, in the kernel's own layout.
 
     JAX's own rule makes the transpose of that, which XLA then copies where a block has a single lane.
     """
+    if inputs.ndim == 1 or kernel.shape[0] <= _FEW:
+        return jnp.sum(inputs[..., :, None] * _over_rows(kernel, inputs), axis=-2)
     return inputs @ kernel
 
 
+def _over_rows(kernel: Float[Array, "*n"], rows: Float[Array, "*batch _"]) -> Float[Array, "*_"]:
+    """Give a kernel, or a part of one, axes of length 1 for those of a batch."""
+    return kernel.reshape((1,) * (rows.ndim - 1) + kernel.shape)
+
+
 def _product_forward(inputs: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return inputs @ kernel, (inputs, kernel)
+    return _product(inputs, kernel), (inputs, kernel)
 
 
 def _product_backward(saved: tuple[Array, Array], cotangents: Array) -> tuple[Array, Array]:
     inputs, kernel = saved
     rows, cotangent_rows = inputs.reshape(-1, kernel.shape[0]), cotangents.reshape(-1, kernel.shape[1])
-    return cotangents @ kernel.T, jax.lax.dot_general(rows, cotangent_rows, (((0,), (0,)), ((), ())))
+    if kernel.shape[1] <= _FEW and rows.shape[0] < _SHORT:
+        columns = [_over_rows(kernel[:, i], cotangents) for i in range(kernel.shape[1])]
+        terms = [cotangents[..., i, None] * column for i, column in enumerate(columns)]
+        of_inputs = sum(terms[1:], terms[0])
+    elif kernel.shape[1] <= _FEW:
+        of_inputs = jnp.sum(cotangents[..., None, :] * _over_rows(kernel, cotangents), axis=-1)
+    else:
+        of_inputs = cotangents @ kernel.T
+    return of_inputs, jax.lax.dot_general(rows, cotangent_rows, (((0,), (0,)), ((), ())))
 
 
 _product.defvjp(_product_forward, _product_backward)

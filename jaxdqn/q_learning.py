@@ -27,8 +27,12 @@ def next_value(
     next_q: Float[Array, " actions"], next_target_q: Float[Array, " actions"], double_q: Bool[Array, ""] | bool
 ) -> Float[Array, ""]:
     """V(s′) = Q′(s′, a*): a* maximises Q′ itself, or with double Q the online Q (van Hasselt et al. 2016)."""
-    best = jnp.where(double_q, next_q, next_target_q)
-    return jnp.sum(jnp.where(jnp.arange(best.shape[0]) == jnp.argmax(best), next_target_q, 0.0))
+    best_q, value = jnp.where(double_q, next_q[0], next_target_q[0]), next_target_q[0]
+    for action in range(1, next_q.shape[0]):  # one kernel, where an argmax and a sum would be two
+        q = jnp.where(double_q, next_q[action], next_target_q[action])
+        better = (q > best_q) | (jnp.isnan(q) & ~jnp.isnan(best_q))
+        best_q, value = jnp.where(better, q, best_q), jnp.where(better, next_target_q[action], value)
+    return value
 
 
 def td_target(

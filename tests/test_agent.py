@@ -34,7 +34,7 @@ def batches(num: int, size: int) -> Transition:
 
 def learner_of(params: Params) -> Learner:
     state = agent.init(prng.root(0), defaults(), Config()).learner
-    moments = agent._ADAM.init(ravel_pytree(params)[0])
+    moments = agent._ADAM.init(params)
     return state._replace(params=params, target_params=jax.tree.map(lambda x: 0.9 * x, params), opt_state=moments)
 
 
