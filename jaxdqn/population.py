@@ -40,11 +40,12 @@ class Population:
         self.compiled: jax.stages.Compiled | None = None
         self.fingerprint: dict[str, Any] = {}  # what the bits of results depend on; known once it is compiled
 
-    def compile(self) -> float:
-        """Compile the program and make the empty rows; return the seconds it took."""
+    def compile(self, options: dict[str, str | bool] | None = None) -> float:
+        """Compile the program, with further options of XLA, and make the empty rows; return the seconds it took."""
         start = time.perf_counter()
         lowered = self.lower()
-        self.compiled = lowered.compile(compiler_options=_COMPILER_OPTIONS.get(jax.default_backend()))
+        usual = _COMPILER_OPTIONS.get(jax.default_backend(), {})
+        self.compiled = lowered.compile(compiler_options={**usual, **(options or {})})
         made = self._make_row().lower().compile()
         self.rows = [made() for _ in range(self.layout.rows)]
         program = hashlib.sha256(lowered.as_text().encode()).hexdigest()

@@ -32,6 +32,7 @@ FLOORS = [
     "hlo",
     "gpu_targets",
     "gpu_plan",
+    "segment_profile",
     "space",
     "gpu_report",
     "saved_agent",
