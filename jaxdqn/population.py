@@ -44,15 +44,16 @@ class Population:
         self.compiled: jax.stages.Compiled | None = None
         self.fingerprint: dict[str, Any] = {}  # what the bits of results depend on; known once it is compiled
 
-    def compile(self) -> float:
-        """Compile the program and make the empty rows; return the seconds it took."""
+    def compile(self, options: dict[str, str | bool] | None = None) -> float:
+        """Compile the program, with further options of XLA, and make the empty rows; return the seconds it took."""
         start = time.perf_counter()
         row_shape, arguments = self._row_shape(), self._arguments()
         own = make(self.config.env).shipped  # else its code may be anybody's, and change
         results = (row_shape, Progress(*range(len(Progress._fields))))
         kept = programs.exported(self.program(), arguments, results, (self.config, self.layout) if own else None)
         lowered = self._jitted(kept).lower(*arguments)
-        self.compiled = lowered.compile(compiler_options=_COMPILER_OPTIONS.get(jax.default_backend()))
+        usual = _COMPILER_OPTIONS.get(jax.default_backend(), {})
+        self.compiled = lowered.compile(compiler_options={**usual, **(options or {})})
         for _ in range(self.layout.rows):
             empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), row_shape)
             self.rows.append(jax.device_put(empty, self._sharding))

@@ -214,6 +214,53 @@ def gpu_plan(
         print(json.dumps(result, allow_nan=False))
 
 
+def profile(
+    lanes: Annotated[int | None, typer.Option(help="Lanes of the block.  \\[default: as in training]", min=1)] = None,
+    width: Annotated[int, typer.Option(help="Units of each of the two hidden layers.", min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(help="Transitions an update.", min=1)] = 64,
+    train_period: Annotated[int, typer.Option(help="Environment steps between train events.", min=1)] = 1,
+    gradient_steps: Annotated[int, typer.Option(help="Updates at a train event.", min=1)] = 1,
+    ticks: Annotated[int, typer.Option(help="Ticks of each of the 5 segments traced.", min=1)] = 200,
+    output: Annotated[Path, typer.Option(help="Directory of profile.json and profile.png.")] = Path("runs/benchmark"),
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+) -> None:
+    """Show where the time of a segment goes: one block on one device, each kernel traced.
+
+    Example: python scripts/benchmark.py profile --width 256 --batch-size 16
+    """
+    from jaxdqn import devices
+
+    devices.prepare(1)
+
+    import jax
+    from rich.console import Console
+
+    from jaxdqn import segment_profile
+    from jaxdqn.config import Layout
+    from jaxdqn.workload import Uniform
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "profile.json").touch()
+    except OSError as error:
+        refuse(f"--output {str(output)!r} is no writable directory: {error.strerror}")
+    block = lanes or devices.choose_layout(1_000_000 // 2, 1).block
+    console = Console(stderr=as_json)
+    shape = Uniform((width, width), batch_size, train_period, gradient_steps)
+    _progress(f"compiling twice, then tracing 5 segments of {ticks} ticks")
+    try:
+        result = segment_profile.measure(shape, Layout(1, 1, block), devices.platform(), ticks)
+    except ValueError as error:
+        refuse(str(error))
+    result |= {"jax": jax.__version__, "python": platform.python_version(), "device": jax.devices()[0].device_kind}
+    (output / "profile.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
+    segment_profile.draw(result, output / "profile.png")
+    console.print(segment_profile.shown(result))
+    console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+
+
 def _ask(_: Path) -> tuple[dict[str, Any], RenderableType]:
     from jaxdqn import space
     from jaxdqn.host_benchmark import ask_table, ask_times
@@ -478,4 +525,4 @@ def memory(
 
 
 if __name__ == "__main__":
-    main(train, sweep, peers, host, memory, gpu_plan)
+    main(train, sweep, peers, host, memory, gpu_plan, profile)

@@ -39,6 +39,7 @@ FLOORS = [
     "hlo",
     "gpu_targets",
     "gpu_plan",
+    "segment_profile",
     "space",
     "gpu_report",
     "saved_agent",
