@@ -11,9 +11,10 @@ from rich.table import Table
 
 from jaxdqn import cost, devices, memory, space
 from jaxdqn.config import Config
+from jaxdqn.gpu_targets import TARGETS
 from jaxdqn.population import Population
 
-CARDS = {"Tesla T4": 15_835_660_288, "NVIDIA A100 40 GB": 42_505_273_344}  # bytes, by NVIDIA's data sheets
+CARDS = {target.name: target.memory for target in (TARGETS["t4"], TARGETS["a100"])}
 _KIB = 1024
 
 

@@ -6,23 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 
 from jaxdqn.peer_benchmark import OURS
-from jaxdqn.surroundings import head
 
 _OURS, _THEIRS, _BAR = "#0072B2", "#999999", "#D55E00"  # Okabe and Ito's
 
 
-def show_peers(console: Console, result: dict[str, Any]) -> None:
-    """Print all parts."""
-    console.print(head(result) + "\n", highlight=False)
-    for part, shown in (("sets", sets_table), ("uniform", uniform_table)):
-        if part in result:
-            console.print(shown(result[part]), "")
+def peers_shown(result: dict[str, Any]) -> Group:
+    """Show all parts."""
+    tables = (("sets", sets_table), ("uniform", uniform_table))
+    shown = [each for part, table in tables if part in result for each in (table(result[part]), "")]
     missed = [part for part in _TITLES if part in result and not result[part]["reached"]]
-    console.print(f"missed a bar: {', '.join(missed)}" if missed else "every bar is reached")
+    return Group(*shown, f"missed a bar: {', '.join(missed)}" if missed else "every bar is reached")
 
 
 def sets_table(result: dict[str, Any]) -> Group:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -100,10 +99,7 @@ def train(
             result = throughput.summary(about, peak, measured)
             (output / "train.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
     throughput_figures.draw(measured, output)
-    console.print(about_peak(result))
-    console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
-    if as_json:
-        print(json.dumps(result, allow_nan=False))
+    _publish("train", result, output, as_json, about_peak(result))
 
 
 def host(
@@ -136,32 +132,25 @@ def host(
 
     devices.prepare()  # before gymnax is imported: that starts JAX's backend
 
-    import numpy as np
     import optuna
     from rich.console import Console
+
+    from jaxdqn.surroundings import surroundings
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if stock:
         _write_stock()
     console = Console(stderr=as_json)
-    result: dict[str, Any] = {
-        "machine": {
-            "cores": devices.cores(),
-            "blas_threads": os.environ["OPENBLAS_NUM_THREADS"],
-            "system": platform.platform(),
-        },
-        "versions": {"python": platform.python_version(), "numpy": np.__version__, "optuna": optuna.__version__},
-    }
+    result = surroundings()
     measured = [name for name in PARTS if not only or name in only]
     for name in measured:
         result[name], shown = PARTS[name](output)
         (output / "host.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
         console.print(shown, "")
     missed = [name for name in measured if not result[name]["reached"]]
-    console.print(f"missed a bar: {', '.join(missed)}" if missed else "every bar is reached")
-    console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
-    if as_json:
-        print(json.dumps(result, allow_nan=False))
+    _publish(
+        "host", result, output, as_json, f"missed a bar: {', '.join(missed)}" if missed else "every bar is reached"
+    )
 
 
 def gpu_plan(
@@ -188,19 +177,15 @@ def gpu_plan(
 
         jax.config.update("jax_platforms", "cpu")  # the plug-in alone would complain that there is no driver
 
-    from rich.console import Console
-
     from jaxdqn import gpu_report
     from jaxdqn.gpu_targets import TARGETS
     from jaxdqn.space import load
 
     if target not in TARGETS:
         refuse(f"--target {target!r} is not allowed: {', '.join(TARGETS)}")
-    console = Console(stderr=as_json)
+    _make_output(output, "gpu-plan.json")
     try:
-        output.mkdir(parents=True, exist_ok=True)
         result, text = gpu_report.plan(TARGETS[target], load(space), lanes, block, _progress)
-        (output / "gpu-plan.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
         if hlo is not None:
             hlo.write_text(text, "utf-8")
     except (ValueError, ModuleNotFoundError) as error:
@@ -208,10 +193,7 @@ def gpu_plan(
     except OSError as error:
         refuse(f"{error.filename!r} can't be written: {error.strerror}")
     gpu_report.draw(result, output / "gpu-plan.png")
-    console.print(gpu_report.shown(result))
-    console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
-    if as_json:
-        print(json.dumps(result, allow_nan=False))
+    _publish("gpu-plan", result, output, as_json, gpu_report.shown(result))
 
 
 def profile(
@@ -232,33 +214,21 @@ def profile(
 
     devices.prepare(1)
 
-    import jax
-    from rich.console import Console
-
     from jaxdqn import segment_profile
     from jaxdqn.config import Layout
-    from jaxdqn.workload import Uniform
+    from jaxdqn.surroundings import head, surroundings, with_peak
+    from jaxdqn.workload import Uniform, laid_out
 
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "profile.json").touch()
-    except OSError as error:
-        refuse(f"--output {str(output)!r} is no writable directory: {error.strerror}")
-    block = lanes or devices.choose_layout(1_000_000 // 2, 1).block
-    console = Console(stderr=as_json)
+    _make_output(output, "profile.json")
     shape = Uniform((width, width), batch_size, train_period, gradient_steps)
+    layout = Layout(1, 1, lanes or laid_out(shape, None, 1).block)
     _progress(f"compiling twice, then tracing 5 segments of {ticks} ticks")
     try:
-        result = segment_profile.measure(shape, Layout(1, 1, block), devices.platform(), ticks)
+        result = with_peak(surroundings()) | segment_profile.measure(shape, layout, devices.platform(), ticks)
     except ValueError as error:
         refuse(str(error))
-    result |= {"jax": jax.__version__, "python": platform.python_version(), "device": jax.devices()[0].device_kind}
-    (output / "profile.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
     segment_profile.draw(result, output / "profile.png")
-    console.print(segment_profile.shown(result))
-    console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
-    if as_json:
-        print(json.dumps(result, allow_nan=False))
+    _publish("profile", result, output, as_json, head(result), "", segment_profile.shown(result))
 
 
 def _ask(_: Path) -> tuple[dict[str, Any], RenderableType]:
@@ -340,6 +310,19 @@ def _make_output(output: Path, name: str) -> None:
         refuse(f"--output {str(output)!r} is no writable directory: {error.strerror}")
 
 
+def _publish(name: str, result: dict[str, Any], output: Path, as_json: bool, *shown: RenderableType) -> None:
+    """Write a result, print what is to be seen of it, and where it is."""
+    from rich.console import Console
+
+    (output / f"{name}.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
+    console = Console(stderr=as_json)
+    for each in shown:
+        console.print(each, highlight=False)
+    console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+
+
 def _write_stock() -> None:
     from jaxdqn.objectives import objectives
     from jaxdqn.quality import write_stock
@@ -386,12 +369,10 @@ def peers(
 
     devices.prepare()  # before gymnax is imported: that starts JAX's backend
 
-    from rich.console import Console
-
     from jaxdqn.peer_benchmark import compare
-    from jaxdqn.peer_figures import draw_peers, show_peers
+    from jaxdqn.peer_figures import draw_peers, peers_shown
     from jaxdqn.peers import PeerError
-    from jaxdqn.surroundings import surroundings, with_peak
+    from jaxdqn.surroundings import head, surroundings, with_peak
 
     chosen = [part for part in parts if not only or part in only]
     where = environments or output / "environments"
@@ -400,12 +381,8 @@ def peers(
     except PeerError as error:
         refuse(str(error), status=1)
     result = with_peak(surroundings()) | compared
-    (output / "peers.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
     draw_peers(result, output / "peers.png")
-    show_peers(Console(stderr=as_json), result)
-    print(f"written to {output}", file=sys.stderr)
-    if as_json:
-        print(json.dumps(result, allow_nan=False))
+    _publish("peers", result, output, as_json, head(result), "", peers_shown(result))
 
 
 def sweep(
@@ -450,8 +427,6 @@ def sweep(
 
     devices.prepare()  # before gymnax is imported: that starts JAX's backend
 
-    from rich.console import Console
-
     from jaxdqn.peers import PeerError
     from jaxdqn.surroundings import head, surroundings, with_peak
     from jaxdqn.sweep_benchmark import LANE, POPULATION, STOCK, Settings, compare
@@ -467,14 +442,8 @@ def sweep(
     except PeerError as error:
         refuse(str(error), status=1)
     result = with_peak(surroundings()) | compared
-    (output / "sweep.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
     draw_sweeps(result, output / "sweep.png")
-    console = Console(stderr=as_json)
-    console.print(head(result) + "\n", highlight=False)
-    console.print(sweep_table(result))
-    print(f"written to {output}", file=sys.stderr)
-    if as_json:
-        print(json.dumps(result, allow_nan=False))
+    _publish("sweep", result, output, as_json, head(result), "", sweep_table(result))
 
 
 def _progress(line: str) -> None:
@@ -504,8 +473,6 @@ def memory(
 
     devices.prepare()
 
-    from rich.console import Console
-
     from jaxdqn.memory_report import draw, measure, memory_table
     from jaxdqn.surroundings import head, surroundings, with_peak
 
@@ -514,14 +481,8 @@ def memory(
         result["rows"] = [measure(name, lanes, _progress) for name in spaces or ("default", "article")]
     except ValueError as error:
         refuse(str(error))
-    (output / "memory.json").write_text(json.dumps(result, allow_nan=False) + "\n", "utf-8")
     draw(result["rows"], output / "memory.png")
-    console = Console(stderr=as_json)
-    console.print(head(result), "", highlight=False)
-    console.print(memory_table(result["rows"]))
-    console.print(f"written to {output}", soft_wrap=True, markup=False, highlight=False)
-    if as_json:
-        print(json.dumps(result, allow_nan=False))
+    _publish("memory", result, output, as_json, head(result), "", memory_table(result["rows"]))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def test_what_is_predicted_is_what_xla_reports(result: dict) -> None:
     assert result["predicted"]["arguments"] == result["xla"]["arguments"]
     assert result["predicted"]["temporaries"] >= result["xla"]["temporaries"]
     assert list(result["bytes_a_lane"]) == list(PARTS)
-    assert 0 < result["fit"]["Tesla T4"] < result["fit"]["NVIDIA A100 40 GB"]
+    assert 0 < result["fit"]["Tesla T4"] < result["fit"]["NVIDIA A100-SXM4-40GB"]
     json.dumps(result, allow_nan=False)
 
 
