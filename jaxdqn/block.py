@@ -201,7 +201,9 @@ def _act(keys: agent.Keys, before: Actor, ring: Replay, block: Block, config: Co
     with jax.named_scope("draw"):
         drawn = jax.vmap(chances, out_axes=1)(keys.act, before.step, block.hyperparams)
     with jax.named_scope("step"):
-        actor, transitions = jax.lax.scan(act, before, drawn, unroll=_unroll(config.tick))
+        in_turns = partial(jax.lax.scan, act)
+        without_turns = partial(jax.lax.scan, act, unroll=_unroll(config.tick))
+        actor, transitions = jax.lax.platform_dependent(before, drawn, cpu=in_turns, default=without_turns)
     with jax.named_scope("add"):
         ring = replay.add(ring, transitions)
     whole = (actor.step - before.step == config.tick) & ~actor.diverged
@@ -220,7 +222,10 @@ def _as_stored(leaf: Array) -> Array:
 
 
 def _unroll(tick: int) -> int:
-    """Return how many steps of a tick one turn of their loop makes: without turns there is nothing to carry over."""
+    """Return how many steps of a tick one turn of their loop makes on a GPU: without turns nothing is carried over.
+
+    On a CPU XLA would compute each step's state anew for all that needs it.
+    """
     return max(steps for steps in range(1, 9) if tick % steps == 0)
 
 
