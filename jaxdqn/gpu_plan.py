@@ -153,15 +153,19 @@ def _parts(entry: Loop, config: Config) -> list[Part]:
     for loop in tick.inner:
         quiet += loop.turn * (loop.trips or 0) + loop.entered()[0]
         waits += loop.entered()[1]
-    begun = [kernel for loop in entry.inner for kernel in loop.entered()[0]]
+    due, begun = (
+        outer.turn + [kernel for loop in outer.inner for kernel in loop.entered()[0]]
+        for outer in (loops["due"][0], entry)
+    )
     return [
         Part("tick, nothing due", quiet, waits),
+        Part("what is due", due, 1 + len(loops["due"][0].inner)),
         *(
             Part(f"update of {size}", loop.turn, 1 + sum(inner.entered()[1] for inner in loop.inner))
             for size, loop in zip(config.batch_sizes, loops["update"], strict=True)
         ),
         Part("target copy", loops["copy"][0].turn, 1),
-        Part("segment", entry.kernels + begun, len(entry.inner)),
+        Part("segment", begun, len(entry.inner)),
     ]
 
 
@@ -204,11 +208,20 @@ def seconds(kernels: list[Kernel], waits: int, target: Target) -> tuple[float, f
 
 
 def speed(counted: dict[str, Any], hyperparams: Hyperparams, config: Config) -> dict[str, tuple[float, float]]:
-    """Predict environment steps and updates a second, at worst and at best, if all lanes are agents of one kind."""
+    """Predict environment steps and updates a second, at worst and at best, if all lanes are agents of one kind.
+
+    Validations, scores and visits are not in it.
+    """
     parts = {part["part"]: part["predicted_s"] for part in counted["parts"]}
     update = parts[f"update of {config.batch_sizes[bucket_of(hyperparams.batch_size, config)]}"]
-    updates = hyperparams.gradient_steps * config.tick / hyperparams.train_period  # a tick, on average
-    best_s, worst_s = (tick + updates * each for tick, each in zip(parts["tick, nothing due"], update, strict=True))
+    events = config.tick / hyperparams.train_period  # a tick, on average
+    updates, copies = hyperparams.gradient_steps * events, min(config.tick / hyperparams.target_period, events)
+    best_s, worst_s = (
+        tick + events * due + updates * each + copies * copy
+        for tick, due, each, copy in zip(
+            *(parts["tick, nothing due"], parts["what is due"], update, parts["target copy"]), strict=True
+        )
+    )
     lanes = counted["block"]
     return {
         "env_steps_per_s": (config.tick * lanes / worst_s, config.tick * lanes / best_s),
@@ -278,4 +291,4 @@ def _label(scope: str) -> str:
     words = [word for word in scope.split("/") if word in SCOPES]
     nested = scope.rsplit(words[-1], 1)[1].count("while") > 1 if words else False
     name = SCOPES[words[-1]] if words else "loop"
-    return f"loop in {name}" if nested else name
+    return "loop in it" if nested else name

@@ -96,6 +96,7 @@ def shown(result: dict[str, Any]) -> RenderableType:
         turns = "asked" if loop["trips"] is None else str(loop["trips"])
         loops.add_row("  " * loop["depth"] + loop["part"], turns, *_cells(loop))
     for table in (parts, loops):
+        table.columns[0].no_wrap = True
         for column in table.columns[1:]:
             column.justify, column.no_wrap = "right", True
     bars = Table("", "is", "at most", "", box=None, pad_edge=False)

@@ -116,7 +116,7 @@ def part_of(instruction: hlo.Instruction, users: Iterable[hlo.Instruction] = ())
 def shown(result: Mapping[str, Any]) -> RenderableType:
     """Show the parts and the longest kernels; they fit 80 columns."""
     wall = result["wall_us"]
-    parts = Table("of a tick", "µs", "share", "kernels", "", box=None, pad_edge=False)
+    parts = Table("of a tick", "µs", "share", "times", "", box=None, pad_edge=False)
     for part in result["parts"]:
         if part["us"]:
             calls = f"{part['calls']:.1f}" if part["calls"] else ""

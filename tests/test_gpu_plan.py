@@ -104,6 +104,12 @@ def test_a_copy_of_parameters_in_a_loop_is_found_and_one_of_something_small_is_n
     ]
 
 
+def test_what_is_due_asks_each_of_its_loops_once_more(counted: dict[str, Any]) -> None:
+    due = part(counted, "what is due")
+    # three questions with a kernel each: its own, the ticks' last one and the target's; the updates carry their answer
+    assert (due["kernels"], due["waits"]) == (3, 4)
+
+
 def test_bars_are_an_environment_steps_share_of_its_tick(counted: dict[str, Any]) -> None:
     assert gpu_plan.bars(counted) == {
         "kernels of an environment step": (10 / 4, 12),
@@ -128,13 +134,16 @@ def test_a_kernel_takes_its_launch_its_bytes_or_its_flops_whichever_is_longest()
 
 
 def test_speed_is_predicted_for_agents_of_one_kind(counted: dict[str, Any]) -> None:
-    hyperparams = defaults()._replace(batch_size=16, train_period=8, gradient_steps=4)
+    hyperparams = defaults()._replace(batch_size=16, train_period=8, gradient_steps=4, target_period=16)
     predicted = gpu_plan.speed(counted, hyperparams, CONFIG)
     for end in range(2):
-        tick_s = part(counted, "tick, nothing due")["predicted_s"][1 - end]
-        update_s = part(counted, "update of 16")["predicted_s"][1 - end]
-        assert predicted["env_steps_per_s"][end] == pytest.approx(4 * 3 / (tick_s + 2 * update_s))
-        assert predicted["updates_per_s"][end] == pytest.approx(2 * 3 / (tick_s + 2 * update_s))
+        tick, due, update, copy = (
+            part(counted, name)["predicted_s"][1 - end]
+            for name in ("tick, nothing due", "what is due", "update of 16", "target copy")
+        )
+        every_other_tick_s = tick + 0.5 * due + 2 * update + 0.25 * copy
+        assert predicted["env_steps_per_s"][end] == pytest.approx(4 * 3 / every_other_tick_s)
+        assert predicted["updates_per_s"][end] == pytest.approx(2 * 3 / every_other_tick_s)
 
 
 def test_the_report_is_drawn_and_named_compiled(counted: dict[str, Any], tmp_path: Path) -> None:
