@@ -209,7 +209,7 @@ def learn(
     rate = q_learning.learning_rate(step, hyperparams) * correction / (1.0 - _ADAM_B1**opt_state.count)
     rate, floor = jax.lax.optimization_barrier((rate, _ADAM_EPS * correction))  # one power for all parameters
     # A GPU makes moments and parameters in one kernel. A CPU would make each parameter's moments a second time.
-    opt_state = jax.lax.platform_dependent(opt_state, cpu=jax.lax.optimization_barrier, default=lambda moments: moments)
+    opt_state = jax.lax.platform_dependent(opt_state, cpu=jax.lax.optimization_barrier, default=_as_it_is)
 
     def descend(p: Array, mean: Array, square: Array) -> Array:
         return update(p - rate * mean / (jnp.sqrt(square) + floor), p)
@@ -221,6 +221,10 @@ def learn(
         loss_sum=learner.loss_sum + jnp.where(keep, value, 0.0),
         finite=learner.finite & (finite | ~due),
     )
+
+
+def _as_it_is(moments: optax.ScaleByAdamState) -> optax.ScaleByAdamState:
+    return moments
 
 
 def _norm_at_once(gradient: Params) -> Float[Array, ""]:

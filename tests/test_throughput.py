@@ -9,10 +9,12 @@ import pytest
 from rich.console import Console, Group
 
 from jaxdqn import benchmark, throughput, throughput_figures
-from jaxdqn.benchmark import Rates, Uniform, UniformPopulation, row_of, useful_flops
+from jaxdqn.benchmark import Rates, UniformPopulation, row_of, useful_flops
 from jaxdqn.config import Config, Layout
 from jaxdqn.mixed import MixedPopulation, Work, _Turn, expected_s, mixed
 from jaxdqn.peak import Peak
+from jaxdqn.surroundings import surroundings
+from jaxdqn.workload import Uniform
 
 TINY = Uniform((8, 8), 4, 2, 3)
 ASKED = {
@@ -244,8 +246,8 @@ def test_a_summary_has_every_row_with_its_part() -> None:
     peak = FixedPeak([3.0, 1.0, 2.0])
     for _ in range(3):
         peak.sample()
-    found = throughput.summary(throughput.about_machine(), peak, MEASURED)
+    found = throughput.summary(surroundings(), peak, MEASURED)
     assert [row["part"] for row in found["rows"]] == ["uniform"] * 2 + ["mixed"] + ["devices"] * 2 + ["lanes"] * 13
     assert (found["peak_gflops"], found["peak_gflops_range"]) == (2.0, [1.0, 3.0])
     assert found["lanes"]["knee"] == 64
-    assert found["machine"]["versions"]["jax"] == jax.__version__
+    assert found["versions"]["jax"] == jax.__version__
