@@ -1,5 +1,6 @@
 """What `benchmark.py train` measures, at tiny sizes: the figures are made of what really happened."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def test_a_span_counts_all_it_dispatched_and_nothing_twice(tiny: UniformPopulati
     assert total() - before == counted > 0
 
 
+@pytest.mark.slow
 def test_a_population_that_only_acts_makes_no_update() -> None:
     acting = UniformPopulation(TINY._replace(learning=False), Layout(1, 1, 1), "cpu", 0.1)
     rates = acting.span(0.05)
@@ -90,7 +92,8 @@ def test_a_row_is_made_of_medians_and_its_share_of_the_neighbouring_peaks(tiny: 
     assert set(row) >= ASKED
 
 
-def test_the_peak_is_sampled_around_every_span() -> None:
+def test_the_peak_is_sampled_around_every_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "UniformPopulation", StandIn)
     peak = FixedPeak([float(i) for i in range(1, 9)])
     row = benchmark.measure(TINY, Layout(1, 1, 1), "cpu", 0.05, 3, peak)
     assert len(peak.samples) == 4
@@ -104,6 +107,19 @@ def test_a_peak_is_no_less_than_each_of_its_rivals() -> None:
     assert len(Peak(1, size=64)._rivals) == 1  # NumPy's threads are not one device's
     assert peak.sample() > 0
     assert peak.samples == [pytest.approx(peak.samples[0])]
+
+
+class StandIn:
+    """A population of known speed: a thousand updates a second for each of up to 4 lanes, on each device."""
+
+    compile_s, flops, lane_bytes = 1.0, 10**6, 100.0
+
+    def __init__(self, shape: Uniform, layout: Layout, platform: str, longest_s: float) -> None:
+        self.shape, self.layout = shape, layout
+
+    def span(self, seconds: float) -> Rates:
+        updates = 1_000.0 * min(self.layout.lanes, 4 * self.layout.devices)
+        return Rates(updates, updates)
 
 
 def rows_at(rates: list[float]) -> list[dict[str, Any]]:
@@ -125,26 +141,38 @@ def test_the_knee_is_where_more_lanes_bring_less_than_a_tenth_more(rates: list[f
 
 
 def test_lanes_that_do_not_fit_are_named_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throughput, "SHAPES", (TINY,))
-    monkeypatch.setattr(throughput, "REFERENCE_LANES", 4)
-    tiny = UniformPopulation(TINY, Layout(1, 2, 2), "cpu", 0.05)
-    monkeypatch.setattr(throughput, "free_bytes", lambda: 2.5 * 4 * tiny.lane_bytes)
+    monkeypatch.setattr(throughput, "UniformPopulation", StandIn)
+    monkeypatch.setattr(throughput, "free_bytes", lambda: 2 * 32 * StandIn.lane_bytes)
     said: list[str] = []
-    found = throughput.over_lanes((2, 3, 4, 8), 0.05, 2, FixedPeak([1.0] * 99), said.append)
-    assert [row["lanes"] for row in found["rows"]] == [2, 4]  # two devices do not share three lanes
-    assert found["do_not_fit"] == [8]
+    found = throughput.over_lanes((2, 3, 4, 8, 16, 32, 64), 0.05, 2, FixedPeak([1.0] * 99), said.append)
+    assert [row["lanes"] for row in found["rows"]] == [2, 4, 8, 16, 32]  # two devices do not share three lanes
+    assert [row["relative"] for row in found["rows"]] == [0.25, 0.5, 1.0, 1.0, 1.0]  # to 64 lanes
+    assert found["do_not_fit"] == [64]
+    assert (found["knee"], found["linear"], found["reference_updates_per_s"]) == (8, True, 8_000)
     assert all(set(row) >= ASKED for row in found["rows"])
-    assert len(said) == 2
+    assert len(said) == 5
+
+
+def test_lanes_that_the_device_refuses_are_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Small(StandIn):
+        def __init__(self, shape: Uniform, layout: Layout, platform: str, longest_s: float) -> None:
+            super().__init__(shape, layout, platform, longest_s)
+            if layout.lanes > throughput.REFERENCE_LANES:
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr(throughput, "UniformPopulation", Small)
+    found = throughput.over_lanes((4, 128), 0.05, 2, FixedPeak([1.0] * 99), lambda _: None)
+    assert ([row["lanes"] for row in found["rows"]], found["do_not_fit"]) == ([4], [128])
 
 
 def test_one_device_and_all_train_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(throughput, "SHAPES", (TINY,))
+    monkeypatch.setattr(throughput, "UniformPopulation", StandIn)
     monkeypatch.setattr(throughput, "Peak", lambda _: FixedPeak([1.0] * 99))
-    found = throughput.over_devices(8, 0.05, 2, lambda _: None)
+    found = throughput.over_devices(16, 0.05, 2, lambda _: None)
     assert [row["devices"] for row in found["rows"]] == [1, len(jax.local_devices())]
-    assert [row["lanes"] for row in found["rows"]] == [4, 8]
-    assert found["rows"][0]["relative"] == 1.0
-    assert found["ratio"] == found["rows"][-1]["relative"]
+    assert [row["lanes"] for row in found["rows"]] == [8, 16]
+    assert [row["relative"] for row in found["rows"]] == [1.0, 2.0]
+    assert (found["ratio"], found["ratio_range"]) == (2.0, [2.0, 2.0])
 
 
 def test_what_uniform_populations_take_by_hand() -> None:
@@ -176,6 +204,7 @@ def test_a_search_that_stands_still_between_spans_counts_what_its_agents_do(smal
         assert 0 < sum(work.updates.values()) <= work.env_steps / 4 * 2
 
 
+@pytest.mark.slow
 def test_the_mixed_space_is_compared_with_uniform_populations_of_its_shapes(small_space: str) -> None:
     said: list[str] = []
     found = mixed(0.1, 2, said.append, name=small_space)
@@ -219,6 +248,7 @@ MEASURED: dict[str, dict[str, Any]] = {
         "differs_past_knee": 0.04,
         "linear": True,
         "reference_lanes": 64,
+        "reference_updates_per_s": 20_000,
         "do_not_fit": [8192],
     },
 }
@@ -226,7 +256,7 @@ MEASURED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("part", MEASURED)
 def test_tables_fit_80_columns_and_say_what_was_measured(part: str) -> None:
-    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(Group(throughput_figures.shown(part, MEASURED[part])))
     text = console.export_text()
     assert "123,456" in text
