@@ -131,7 +131,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axes.set_title(
         f"{result['space']}, a block of {result['block']} lanes on a {result['target']}: compiled, not timed"
     )
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 
