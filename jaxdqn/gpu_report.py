@@ -86,7 +86,8 @@ def shown(result: dict[str, Any]) -> RenderableType:
     head = (
         f"{result['space']} on a {result['target']}: {result['lanes']:,} lanes, {result['rows']} rows of a block of"
         f" {result['block']};\ncompiled for it in {result['compile_s']:.0f} s and not timed (JAX"
-        f" {result['versions']['jax']}); a tick is {result['tick_steps']} steps"
+        f" {result['versions']['jax']}); a tick is {result['tick_steps']} steps;"
+        "\nµs are predicted: launches, waits, bytes and FLOPs, at best and at worst"
     )
     parts = Table("of a block", *_COLUMNS, box=None, pad_edge=False)
     for part in result["parts"]:
@@ -122,7 +123,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         left = [a + b for a, b in zip(left, counted, strict=True)]
     for row, part in enumerate(parts):
         low, high = (1e6 * value for value in part["predicted_s"])
-        waits = f", {part['waits']} host waits" if part["waits"] else ""
+        waits = {0: "", 1: ", a host wait"}.get(part["waits"], f", {part['waits']} host waits")
         axes.text(left[row], row, f"  {left[row]}{waits}; predicted {low:,.0f}–{high:,.0f} µs", va="center", fontsize=9)
     axes.set_xlim(0, 1.9 * max(left))
     axes.invert_yaxis()
@@ -135,7 +136,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-_COLUMNS = ("kernels", "copies", "waits", "MB", "MFLOP", "predicted µs")
+_COLUMNS = ("kernels", "copies", "waits", "MB", "MFLOP", "µs")
 
 
 def _cells(part: dict[str, Any]) -> list[str]:

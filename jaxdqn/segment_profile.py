@@ -1,7 +1,7 @@
 """Where a segment's time goes: XLA's own trace of every kernel it runs, added up by the part of the program it serves.
 
 A kernel belongs to the part its last instruction comes from, as the compiled text says; XLA fuses across parts here and
-there. What no kernel accounts for is what loops, calls and the gaps between kernels take.
+there. What kernels do not account for is what loops, calls and gaps take, and, of a traced segment, the tracing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ PARTS = {  # name -> what it is
     "judging": "validation and score",
     "copies": "of XLA's own",
     "other": "what is due",
-    "loops and gaps": "what no kernel accounts for",
+    "loops and gaps": "all else while nothing is traced",
+    "tracing": "by how much the trace makes it longer",
 }
 _TRACED: dict[str, dict[str, str | bool]] = {"cpu": {"xla_cpu_enable_xprof_traceme": True}}
 _NO_KERNELS = ("while", "conditional", "call")  # their time is that of what they hold
@@ -81,8 +82,9 @@ def measure(shape: Uniform, layout: Layout, platform: str, ticks: int = 200, rep
     traced: list[list[Spent]] = []
     for _ in range(repeats):
         wall_us["plain"].append(_wall(plain, hyperparams, ticks))
-        wall_us["traceable"].append(_wall(traceable, hyperparams, ticks))
+        before = _wall(traceable, hyperparams, ticks)
         spent, us = _trace(lambda: _wall(traceable, hyperparams, ticks), parts)
+        wall_us["traceable"].append((before + _wall(traceable, hyperparams, ticks)) / 2)
         wall_us["traced"].append(us)
         traced.append(spent)
     middle = sorted(range(repeats), key=lambda i: wall_us["traced"][i])[repeats // 2]
@@ -92,7 +94,7 @@ def measure(shape: Uniform, layout: Layout, platform: str, ticks: int = 200, rep
         "ticks": ticks,
         "compile_s": round(compile_s, 2),
         "wall_us": {name: _spread(values) for name, values in wall_us.items()},
-        "parts": _by_part(traced, wall_us["traced"], layout.devices * ticks),
+        "parts": _by_part(traced, wall_us, layout.devices * ticks),
         "kernels": [_kernel(spent, layout.devices * ticks) for spent in _longest(traced[middle], 20)],
     }
 
@@ -120,7 +122,7 @@ def shown(result: Mapping[str, Any]) -> RenderableType:
     for part in result["parts"]:
         if part["us"]:
             calls = f"{part['calls']:.1f}" if part["calls"] else ""
-            parts.add_row(part["part"], f"{part['us']:.1f}", f"{part['share']:.0%}", calls, PARTS[part["part"]])
+            parts.add_row(part["part"], f"{part['us']:.1f}", _percent(part), calls, PARTS[part["part"]])
     kernels = Table("the longest kernels", "µs", "times", "part", box=None, pad_edge=False)
     for kernel in result["kernels"][:12]:
         kernels.add_row(kernel["name"][:44], f"{kernel['us']:.1f}", f"{kernel['calls']:.1f}", kernel["part"])
@@ -149,14 +151,18 @@ def draw(result: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(8, 0.4 * len(parts) + 1.5), layout="constrained")
     axes = figure.subplots()
     bars = axes.barh([part["part"] for part in parts], [part["us"] for part in parts], color="#0072b2")
-    axes.bar_label(bars, [f" {part['us']:.1f} ({part['share']:.0%})" for part in parts], fontsize=9)
+    axes.bar_label(bars, [f" {part['us']:.1f}  {_percent(part)}" for part in parts], fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.15)
-    axes.set_xlabel("µs a tick, traced")
+    axes.set_xlabel("µs a tick (shares without the tracing)")
     what = f"{result['lanes']} lanes, {list(result['hidden'])}, batches of {result['batch_size']}"
     axes.set_title(f"Where a tick's time goes: {what}")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
+
+
+def _percent(part: Mapping[str, Any]) -> str:
+    return "" if part["share"] is None else f"{part['share']:.0%}"
 
 
 def _wall(population: Population, hyperparams: Hyperparams, ticks: int) -> float:
@@ -206,23 +212,29 @@ def added_up(events: Iterable[tuple[str, float]], parts: Mapping[str, str]) -> l
     return [Spent(name, parts[name], calls[name], ns[name]) for name in calls]
 
 
-def _by_part(traced: list[list[Spent]], wall_us: list[float], ticks: int) -> list[dict[str, Any]]:
+def _by_part(traced: list[list[Spent]], wall_us: dict[str, list[float]], ticks: int) -> list[dict[str, Any]]:
     """Return medians of microseconds a tick by part, and what is left of the wall."""
     us: dict[str, list[float]] = {part: [] for part in PARTS}
     calls = dict.fromkeys(PARTS, 0.0)
-    for spent, wall in zip(traced, wall_us, strict=True):
+    for spent, untraced, wall in zip(traced, wall_us["traceable"], wall_us["traced"], strict=True):
         of_part: collections.defaultdict[str, float] = collections.defaultdict(float)
         for each in spent:
             of_part[each.part] += each.ns / 1e3 / ticks
             calls[each.part] += each.calls / ticks / len(traced)
-        of_part["loops and gaps"] = wall - sum(of_part.values())
+        of_part["loops and gaps"] = untraced - sum(of_part.values())
+        of_part["tracing"] = wall - untraced
         for part, values in us.items():
             values.append(of_part[part])
-    wall = statistics.median(wall_us)
+    medians = {part: statistics.median(values) for part, values in us.items()}
+    whole = sum(medians.values()) - medians["tracing"]
     return [
-        {"part": part, "us": round(us_a_tick, 2), "share": round(us_a_tick / wall, 4), "calls": round(calls[part], 2)}
-        for part in PARTS
-        for us_a_tick in (statistics.median(us[part]),)
+        {
+            "part": part,
+            "us": round(value, 2),
+            "share": None if part == "tracing" else round(value / whole, 4),
+            "calls": round(calls[part], 2),
+        }
+        for part, value in medians.items()
     ]
 
 

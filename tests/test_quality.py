@@ -180,6 +180,11 @@ def test_random_trials_fill_the_whole_space() -> None:
         (["train", "--lanes", "0"], ["--lanes", "0"]),
         (["--lanes", "many"], ["--lanes", "'many'"]),
         (["hosts"], ["hosts"]),
+        (["gpu-plan", "--target", "v100"], ["--target 'v100'", "t4, a100, h100"]),
+        (["gpu-plan", "--space", "nowhere"], ["nowhere"]),
+        (["gpu-plan", "--output", str(SCRIPT)], ["benchmark.py"]),
+        (["profile", "--output", str(SCRIPT)], ["--output", "benchmark.py", "no writable directory"]),
+        (["profile", "--lanes", "0"], ["--lanes", "0"]),
     ],
 )
 def test_what_is_wrong_is_one_line_and_exit_status_2(
@@ -191,7 +196,7 @@ def test_what_is_wrong_is_one_line_and_exit_status_2(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *arguments])
     with pytest.raises(SystemExit) as exit_:
-        script.main(script.train, script.host)
+        script.main(script.train, script.host, script.gpu_plan, script.profile)
     printed = capsys.readouterr()
     assert exit_.value.code == 2
     assert printed.out == ""

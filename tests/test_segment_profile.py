@@ -66,6 +66,7 @@ def test_the_parts_of_a_traced_segment_make_up_its_time(tmp_path: Path) -> None:
     result = segment_profile.measure(Uniform((8, 8), 16, 1, 2), Layout(1, 1, 2), "cpu", ticks=4, repeats=1)
     us = {part["part"]: part["us"] for part in result["parts"]}
     assert sum(us.values()) == pytest.approx(result["wall_us"]["traced"]["median"], abs=0.5)
+    assert sum(part["share"] for part in result["parts"] if part["part"] != "tracing") == pytest.approx(1, abs=0.01)
     assert all(us[part] > 0 for part in ("acting", "environment", "sampling", "forward", "backward", "optimiser"))
     assert us["judging"] <= us["forward"] + us["backward"] + us["optimiser"]
     segment_profile.draw(result, tmp_path / "profile.png")
