@@ -17,7 +17,7 @@ from typing import Any
 
 
 def process_started() -> float:
-    """Return when this process began, by `time.monotonic`: before Python itself had started."""
+    """Return when this process began, by `time.monotonic`: before Python itself had started. To be asked soon."""
     now = time.monotonic()
     try:
         ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])  # since boot

@@ -105,6 +105,7 @@ def over_lanes(counts: Sequence[int], seconds: float, repeats: int, peak: Peak, 
     """Measure how a shape's updates a second grow with the lanes, up to those that fit into half of the free memory."""
     shape, names = SHAPES[0], devices.platform()
     reference = UniformPopulation(shape, devices.choose_layout(REFERENCE_LANES), names, seconds)
+    others: list[float] = []
     rows: list[Row] = []
     left_out: list[int] = []
     for lanes in counts:
@@ -117,12 +118,18 @@ def over_lanes(counts: Sequence[int], seconds: float, repeats: int, peak: Peak, 
         progress(f"lanes: {lanes}, in turn with {REFERENCE_LANES}")
         try:
             population = UniformPopulation(shape, layout, names, seconds)
-            rows.append(_beside(population, reference, seconds, repeats, peak))
+            rows.append(_beside(population, reference, seconds, repeats, peak, others))
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             left_out.append(lanes)
-    return {**knee_of(rows), "rows": rows, "reference_lanes": REFERENCE_LANES, "do_not_fit": left_out}
+    return {
+        **knee_of(rows),
+        "rows": rows,
+        "reference_lanes": REFERENCE_LANES,
+        "reference_updates_per_s": round(statistics.median(others)),
+        "do_not_fit": left_out,
+    }
 
 
 def knee_of(rows: Sequence[Row]) -> Row:
@@ -176,15 +183,25 @@ def free_bytes() -> float:
 
 
 def _beside(
-    population: UniformPopulation, reference: UniformPopulation, seconds: float, repeats: int, peak: Peak
+    population: UniformPopulation,
+    reference: UniformPopulation,
+    seconds: float,
+    repeats: int,
+    peak: Peak,
+    others: list[float] | None = None,
 ) -> Row:
-    """Measure a population in turn with another, to whose updates a second its own are `relative`."""
+    """Measure a population in turn with another, to whose updates a second its own are `relative`.
+
+    `others` is given those of the other.
+    """
     samples, rates, ratios = [peak.sample()], [], []
     for _ in range(repeats):
         rates.append(population.span(seconds))
         samples.append(peak.sample())
         other = rates[-1] if reference is population else reference.span(seconds)
         ratios.append(rates[-1].updates / other.updates)
+        if others is not None:
+            others.append(other.updates)
     return row_of(population, rates, samples) | {
         "relative": round(statistics.median(ratios), 3),
         "relative_range": [round(min(ratios), 3), round(max(ratios), 3)],

@@ -12,7 +12,7 @@ from rich.table import Table
 
 Row = dict[str, Any]
 
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#666666"
+_BLUE, _ORANGE = "#0072B2", "#D55E00"
 
 
 def head(machine: Row) -> str:
@@ -112,37 +112,45 @@ def draw_shares(rows: Sequence[Row], path: Path) -> None:
         axes.plot([low, high], [i, i], color="black", linewidth=1.5, marker="|", markersize=8)
         axes.annotate(f"{share:.0%}", (max(share, high), i), xytext=(6, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(rows)), [f"{_agents(row)}, {_every(row)}" for row in rows])
-    axes.invert_yaxis()
     axes.set(xlim=(0, max(1.0, *(1.1 * row["share_of_peak_range"][1] for row in rows))))
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
-    axes.set_xlabel("useful FLOP/s, share of the machine's fp32 peak (bar: median, line: range)")
+    axes.set_xlabel("useful FLOP/s by fp32 peak (median and range)")
+    axes.set_ylim(len(rows) - 0.3, -0.7)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
 
 
 def draw_lanes(scaling: Row, path: Path) -> None:
-    """Draw updates a second over lanes, both on logarithmic axes, with the knee."""
-    rows, knee = scaling["rows"], scaling["knee"]
+    """Draw updates a second over lanes, both on logarithmic axes, with the knee.
+
+    What is drawn is free of the machine's drift: the ratio to a population that trained in turn, times its median.
+    """
+    rows, knee, unit = scaling["rows"], scaling["knee"], scaling["reference_updates_per_s"]
     lanes = [row["lanes"] for row in rows]
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
-    low, high = zip(*(row["updates_per_s_range"] for row in rows), strict=True)
+    low, high = ([unit * row["relative_range"][end] for row in rows] for end in (0, 1))
     axes.fill_between(lanes, low, high, color=_BLUE, alpha=0.18, linewidth=0)
-    axes.plot(lanes, [row["updates_per_s"] for row in rows], color=_BLUE, marker="o", linewidth=1.8)
+    axes.plot(lanes, [unit * row["relative"] for row in rows], color=_BLUE, marker="o", linewidth=1.8)
     axes.axvline(knee, color=_ORANGE, linestyle="--", linewidth=1.2)
     axes.annotate(
-        f"knee: {knee} lanes", (knee, 0.05), xycoords=("data", "axes fraction"), xytext=(6, 0),
-        textcoords="offset points", color=_ORANGE,
-    )  # fmt: skip
+        f"knee: {knee} lanes",
+        (knee, 0.05),
+        xycoords=("data", "axes fraction"),
+        xytext=(6, 0),
+        textcoords="offset points",
+        color=_ORANGE,
+    )
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks(lanes, [f"{n:,}" for n in lanes])
-    values = [value for row in rows for value in row["updates_per_s_range"]]
-    axes.set_ylim(min(values) / 1.6, max(values) * 1.6)
+    axes.set_ylim(min(low) / 1.6, max(high) * 1.6)
     axes.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
     axes.yaxis.set_minor_formatter(lambda y, _: f"{y:,.0f}" if f"{y:.0e}"[0] in "25" else "")
-    shape = f"{_agents(rows[0])}, an update every step, {rows[-1]['devices']} devices"
-    axes.set(xlabel="lanes", ylabel="updates/s (median, and range of the spans)", title=shape)
+    many = rows[-1]["devices"]
+    shape = f"{_agents(rows[0])}, an update every step, {many} device{'s' if many > 1 else ''}"
+    reference = f"median and range, beside {scaling['reference_lanes']} lanes in turn"
+    axes.set(xlabel="lanes", ylabel=f"updates/s\n({reference})", title=shape)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
@@ -154,7 +162,7 @@ def _table(title: str) -> Table:
 
 def _agents(row: Row) -> str:
     sizes = row["batch_size"]
-    return f"{row['hidden']} x {'/'.join(map(str, sizes)) if isinstance(sizes, list) else sizes}"
+    return f"{row['hidden']} x {f'{min(sizes)}-{max(sizes)}' if isinstance(sizes, list) else sizes}"
 
 
 def _times(gradient_steps: int) -> str:

@@ -58,7 +58,7 @@ def train(
 
     Each agent is judged on 1,000 greedy episodes.
     """
-    stop = stop_on_signals()
+    started, stop = process_started(), stop_on_signals()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if (hyperparameters is None) == (output is None):
         refuse("say what to train: --hyperparameters FILE or --output DIR (with --trial N), one of them")
@@ -101,7 +101,7 @@ def train(
     if result is None:
         print("stopped before all agents had ended: nothing to report", file=sys.stderr)
         sys.exit(130)
-    wall_s = time.monotonic() - process_started()
+    wall_s = time.monotonic() - started
     show_hyperparams(console, result.hyperparameters, set())
     console.print(f"{sum(result.env_steps) / seeds:,.0f} environment steps an agent, {wall_s:.0f} s", highlight=False)
     show_verdict(console, result, space.solved)
