@@ -11,15 +11,16 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 
 MAX_BYTES = 500_000_000  # the oldest go first; a program takes about a megabyte
 FREE_BYTES = 20_000_000  # that must be left on the disk
 _NOISY = (0, 8, 2), (0, 10, 2)  # from, up to: with AVX-512 they print errors that are none (openxla/xla#44565)
+_OURS = "jaxdqn", "xla"  # the directories below the user's cache
 _NOT_KEPT = "compiled programs are not kept for the next time"
 
 
@@ -48,6 +49,32 @@ def use(platform: str, wanted: bool = True) -> str | None:
     if unusable is None:
         settings.update("jax_compilation_cache_dir", str(path))
     return unusable
+
+
+def compiling(make_ready: Callable[[], float], show: Callable[[str], None]) -> float:
+    """Call what compiles; if what is kept can't be read or written, say so in a line, forget it and compile without.
+
+    JAX writes its files in place: one that was cut off, or is being written by another process, is not whole.
+    """
+    place, settings = directory(), cast(Any, jax.config)
+    if place is None:
+        return make_ready()
+    settings.update("jax_raise_persistent_cache_errors", True)
+    try:
+        return make_ready()
+    except MemoryError:
+        raise
+    except Exception as error:  # of whatever decompresses or loads it
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    finally:
+        settings.update("jax_raise_persistent_cache_errors", False)
+    show(f"compiled without the programs in {place}, which can't be used: {reason}")
+    settings.update("jax_enable_compilation_cache", False)
+    if place.name == _OURS[-1] and place.parent.name == _OURS[-2]:
+        bound(place, 0)
+    return make_ready()
 
 
 @contextlib.contextmanager
@@ -79,7 +106,7 @@ def private_directory() -> Path:
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     path = given if given.is_absolute() else Path.home() / ".cache"
     path.mkdir(parents=True, exist_ok=True)
-    for name in ("jaxdqn", "xla"):
+    for name in _OURS:
         path = path / name
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()

@@ -35,7 +35,7 @@ def compiled(opened: Opened, make_population: MakePopulation, show: Callable[[st
         population = make_population(opened.config, layout, opened.plan.settings.seed)
         try:
             with collecting_no_garbage():
-                return population, seconds + population.compile()
+                return population, seconds + compile_cache.compiling(population.compile, show)
         except (jax.errors.JaxRuntimeError, MemoryError) as error:
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise

@@ -111,7 +111,7 @@ def retrain(
     if unused := compile_cache.use(devices.platform(), cache):
         show(unused)
     population = Population(config, layout, task.seed)
-    compile_s = population.compile()
+    compile_s = compile_cache.compiling(population.compile, show)
     candidate = Candidate(task.number, task.space.hyperparams({}), task.search_return)
     records = _Memory()
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,18 @@ from jaxdqn import compile_cache
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 assert compile_cache.use(sys.argv[1]) is None
 print(float(jax.jit(lambda x: (x @ x).sum())(jax.numpy.ones((3, 3)))), bool(hits))
+"""
+
+
+TORN = """
+import jax, sys
+from jaxdqn import compile_cache
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+assert compile_cache.use("gpu") is None
+def make_ready():
+    print(float(jax.jit(lambda x: (x @ x).sum())(jax.numpy.ones((3, 3)))))
+    return 0.0
+compile_cache.compiling(make_ready, lambda line: print(line, file=sys.stderr))
 """
 
 
@@ -148,6 +161,82 @@ def test_the_oldest_programs_are_deleted_when_there_are_too_many(tmp_path: Path)
         os.utime(tmp_path / f"program-{age}", (1_000 - age, 1_000 - age))
     compile_cache.bound(tmp_path, 350)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["program-0", "program-1", "program-2"]
+
+
+def test_what_is_kept_and_can_not_be_read_is_said_and_forgotten(
+    home: Path, settings: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert compile_cache.use("gpu") is None
+    kept = home / "jaxdqn" / "xla" / "jit_program-cache"
+    kept.write_bytes(b"torn")
+    said: list[str] = []
+
+    def make_ready() -> float:
+        if settings["jax_enable_compilation_cache"]:
+            assert settings["jax_raise_persistent_cache_errors"] is True
+            raise zlib.error("incomplete stream\nof many lines")
+        return 1.5
+
+    assert compile_cache.compiling(make_ready, said.append) == 1.5
+    assert said == [f"compiled without the programs in {kept.parent}, which can't be used: incomplete stream"]
+    assert settings["jax_raise_persistent_cache_errors"] is False
+    assert not kept.exists()
+
+
+def test_programs_of_the_users_own_place_are_left_alone(tmp_path: Path, settings: dict[str, object]) -> None:
+    settings["jax_compilation_cache_dir"] = str(tmp_path)
+    (tmp_path / "program").write_bytes(b"torn")
+
+    def make_ready() -> float:
+        if settings["jax_enable_compilation_cache"]:
+            raise ValueError("torn")
+        return 0.5
+
+    assert compile_cache.compiling(make_ready, lambda _: None) == 0.5
+    assert (tmp_path / "program").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")])
+def test_memory_that_is_short_is_not_taken_for_a_broken_cache(
+    home: Path, settings: dict[str, object], error: Exception
+) -> None:
+    compile_cache.use("gpu")
+
+    def make_ready() -> float:
+        raise error
+
+    with pytest.raises(type(error)):
+        compile_cache.compiling(make_ready, lambda _: pytest.fail("said"))
+    assert settings["jax_enable_compilation_cache"] is True
+
+
+def test_an_error_of_the_program_itself_is_raised(home: Path, settings: dict[str, object]) -> None:
+    compile_cache.use("gpu")
+
+    def make_ready() -> float:
+        raise ZeroDivisionError("its own")
+
+    with pytest.raises(ZeroDivisionError, match="its own"):
+        compile_cache.compiling(make_ready, lambda _: None)
+
+
+@pytest.mark.slow
+def test_a_file_that_was_cut_off_is_no_obstacle_for_long(home: Path) -> None:
+    def child() -> tuple[str, str]:
+        environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "true"}
+        done = subprocess.run([sys.executable, "-c", TORN], env=environment, capture_output=True, text=True, check=True)
+        return done.stdout, done.stderr
+
+    assert child() == ("27.0\n", "")
+    kept = list((home / "jaxdqn" / "xla").glob("*-cache"))
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:-9])
+    out, said = child()
+    assert out == "27.0\n"
+    assert len(said.splitlines()) == 1
+    assert "which can't be used" in said
+    assert child() == ("27.0\n", "")
+    assert list((home / "jaxdqn" / "xla").glob("*-cache"))
 
 
 @pytest.mark.slow
