@@ -143,7 +143,7 @@ def arguments(directory: Path, **changes: Any) -> dict[str, Any]:
     (directory / "one.toml").write_text(SPACE.format(seeds=2))
     known = {"space": str(directory / "one.toml"), "output": str(directory / "out"), "trials": 30, "devices": 2}
     fresh = {"confirm_top": 2, "confirm_seeds": 3, "verdict_seeds": 2, "snapshot_every": 1e-9}
-    return {**known, **fresh, "lanes": 12, "tracking": "off", "report": False, **changes}
+    return {**known, **fresh, "lanes": "12", "tracking": "off", "report": False, **changes}
 
 
 class Points:

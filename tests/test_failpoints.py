@@ -247,7 +247,8 @@ def test_a_second_sweep_in_one_directory_is_refused_and_changes_nothing(
     expected, _ = alone(**PLAIN)
     given = arguments(tmp_path, **PLAIN)
     typed = f"{sys.executable} -m tests.killed_sweep"
-    settings = Settings(**{**given, "output": Path(given["output"]), "command": typed})
+    known = {"output": Path(given["output"]), "lanes": int(given["lanes"]), "command": typed}
+    settings = Settings(**{**given, **known})
     refused: list[Ended] = []
 
     def look(event: object) -> None:

@@ -83,6 +83,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Probe, list[Any], 
         return probe, runs, probe.pairs(1), shown
 
 
+@pytest.mark.slow
 def test_both_sizes_train_the_same_agents_for_the_same_steps(probed: Any) -> None:
     probe, (small, large), pairs, shown = probed
     assert len(pairs) == lane_probe.ROUNDS

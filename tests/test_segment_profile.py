@@ -62,6 +62,7 @@ ENTRY %main (x: f32[]) -> f32[] {
         segment_profile.added_up([("loop", 99.0), ("python", 7.0)], parts)
 
 
+@pytest.mark.slow
 def test_the_parts_of_a_traced_segment_make_up_its_time(tmp_path: Path) -> None:
     result = segment_profile.measure(Uniform((8, 8), 16, 1, 2), Layout(1, 1, 2), "cpu", ticks=4, repeats=1)
     us = {part["part"]: part["us"] for part in result["parts"]}

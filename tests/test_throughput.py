@@ -193,6 +193,7 @@ def small_space(tmp_path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_a_search_that_stands_still_between_spans_counts_what_its_agents_do(small_space: str) -> None:
     searched = MixedPopulation(small_space, "cpu")
     first, second = searched.span(0.2), searched.span(0.2)
