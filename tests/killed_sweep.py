@@ -183,7 +183,7 @@ def set_up(points: Points) -> None:
     from optuna.storages import RDBStorage
     from optuna.storages._rdb import storage as tables
 
-    from jaxdqn import files, journal, reporting, run, saved_agent, snapshot
+    from jaxdqn import files, journal, opening, recording, reporting, run, saved_agent, snapshot
     from jaxdqn.lanes import Lanes
     from jaxdqn.storage import StorageSink
     from jaxdqn.study import Study
@@ -204,6 +204,9 @@ def set_up(points: Points) -> None:
     points.wrap(snapshot.Snapshots, "close", before="before snapshots are removed")
 
     reporting._animation = lambda *_: None  # it is played with JAX
+    # Sweeps here are over in less than a second: the storage is there from the start, and nobody waits to open it.
+    opening.path_of = lambda url: Path(url)  # type: ignore[assignment]
+    recording.TRACED_AFTER_S = 0.0
     connect = MlflowSink.__init__
 
     def connected(sink: MlflowSink, *args: Any, **kwargs: Any) -> None:
