@@ -148,12 +148,12 @@ import jax, numpy as np
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if "cache_hits" in name else None)
 from jaxdqn.benchmark import UniformPopulation
-from jaxdqn.workload import Uniform
+from jaxdqn.workload import Uniform, go_on
 from jaxdqn.config import Layout
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 assert compile_cache.use("gpu", wanted=sys.argv[1] == "cache") is None
 trained = UniformPopulation(Uniform((8, 8), 4, 1, 1), Layout(1, 2, 2), "cpu")
-trained._dispatch(0, 100)
+go_on(trained._population, 0, trained._hyperparams, 100)
 population = trained._population
 assert population.read(0).updates.sum() > 0
 bits = hashlib.sha256(b"".join(leaf.tobytes() for leaf in population.state(0))).hexdigest()
