@@ -38,9 +38,9 @@ def prepare(num_devices: int | None = None) -> None:
     for flag, value in (("--xla_cpu_multi_thread_eigen", "false"), ("--xla_gpu_autotune_level", "0")):
         if flag not in os.environ.get("XLA_FLAGS", ""):
             os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}={value}".strip()
-    # XLA's pool: a thread for each device, which it keeps while a segment runs, and one to hand out the next segments.
-    # Without the latter the host waits for a segment's end whenever it hands one out.
-    os.environ.setdefault("NPROC", str((num_devices or cores()) + 1))
+    # XLA's pool: a thread for each device and none to spare. An idle one would be given a share of every large product,
+    # which costs more than it saves where each core has a segment of its own.
+    os.environ.setdefault("NPROC", str(num_devices or cores()))
     with contextlib.suppress(RuntimeError):  # the backend has started
         jax.config.update("jax_num_cpu_devices", num_devices or cores())
     jax.config.update("jax_default_matmul_precision", "float32")

@@ -83,7 +83,7 @@ def compare_sets(sets: Sets, ways: Sequence[Way], rounds: int, limit_s: float, p
         returns = np.mean([[np.mean(agent["returns"]) for agent in one["agents"]] for one in got], axis=0)
         made = [{key: [agent[key] for agent in one["agents"]] for key in expected} for one in got]
         by[name] = {
-            **_spread("seconds", [one["seconds"] for one in got], 2),
+            **_spread("seconds", [one["seconds"] for one in got], 4),
             "same_work": all(one == expected for one in made),
             "env_steps": sum(made[-1]["env_steps"]),
             "updates": sum(made[-1]["updates"]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -40,7 +41,10 @@ class Population:
         self._mesh = Mesh(np.array((among or jax.local_devices())[: layout.devices]), ("device",))
         self._sharding = NamedSharding(self._mesh, PartitionSpec("device"))
         self.rows: list[Block] = []  # their states on the devices
-        self._progress: list[Progress | None] = [None] * layout.rows
+        self._progress: list[Future[Progress] | None] = [None] * layout.rows
+        # Whoever hands out a segment waits until those before it are over: XLA's pool has no thread to spare, and a
+        # program over several CPU devices is launched as if they had to meet in it, one launch at a time.
+        self._hands = ThreadPoolExecutor(1, "hands out segments")
         self.compiled: jax.stages.Compiled | None = None
         self.fingerprint: dict[str, Any] = {}  # what the bits of results depend on; known once it is compiled
 
@@ -93,12 +97,19 @@ class Population:
     def dispatch(self, row: int, placement: Placement, num_ticks: Int[np.ndarray, " devices"]) -> None:
         """Queue a segment of row `row` on the devices; returns at once."""
         assert self.compiled is not None, "compile the population first"
-        work = jax.device_put((_packed(placement), num_ticks), self._sharding)
-        self.rows[row], self._progress[row] = self.compiled(self.seed, self.rows[row], *work)
+        self._progress[row] = self._hands.submit(self._hand_out, row, _packed(placement), num_ticks)
+
+    def _hand_out(self, row: int, *work: Int[np.ndarray, "devices ..."]) -> Progress:
+        assert self.compiled is not None
+        arguments = jax.device_put(work, self._sharding)
+        self.rows[row], progress = self.compiled(self.seed, self.rows[row], *arguments)
+        return progress
 
     def read(self, row: int) -> Progress:
         """Wait for the last segment of row `row` and return what it brought, as NumPy arrays."""
-        return jax.device_get(self._progress[row])
+        segment = self._progress[row]
+        assert segment is not None, "dispatch a segment first"
+        return jax.device_get(segment.result())
 
     def params(self, row: int) -> Params:
         """Return the parameters that the last scores of row `row` judged, of shape (devices, block, …), by NumPy.

@@ -41,6 +41,7 @@ def test_passes_are_what_any_lane_needs_in_each_batch_shape() -> None:
     assert passes.tolist() == [[0, 0], [3, 1], [1, 1], [3, 0]]
 
 
+@pytest.mark.slow
 def test_the_passes_that_are_computed_are_the_updates_that_are_made(tmp_path: Path) -> None:
     file = tmp_path / "mixed.toml"
     file.write_text(

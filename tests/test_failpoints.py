@@ -30,8 +30,8 @@ KINDS = [  # of sweeps that are killed at random
     {"sampler": "random", "seeds": 1, "pruner": "median", "snapshot_every": 0.0},
     {"seeds": 1, "storage": "off", "save_agents": "all"},
 ]
-QUICK = [  # a chain of kills each
-    [(point, 1 + i % 3) for i, point in enumerate(MAIN)],
+CHAINS = [  # of kills
+    pytest.param([(point, 1 + i % 3) for i, point in enumerate(MAIN)], marks=pytest.mark.slow),
     [(MAIN[2], 9), *((point, 1) for point in THREADS), *((point, 3) for point in reversed(MAIN[1:8]))],
 ]
 
@@ -107,7 +107,7 @@ def middling(passed: int) -> int:
     return max(1, passed // 3)
 
 
-@pytest.mark.parametrize("chain", QUICK)
+@pytest.mark.parametrize("chain", CHAINS)
 def test_a_sweep_killed_at_named_points_ends_as_if_it_had_been_left_alone(
     tmp_path: Path, command: Command, alone: Alone, chain: list[tuple[str, int]]
 ) -> None:

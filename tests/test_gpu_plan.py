@@ -153,6 +153,7 @@ def test_the_report_is_drawn_and_named_compiled(counted: dict[str, Any], tmp_pat
     json.dumps(result, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_a_device_at_hand_is_timed_and_named() -> None:
     hyperparams = defaults()._replace(hidden_width=8, batch_size=16, warmup_steps=16)
     timed = gpu_report.timed(CONFIG, hyperparams, LAYOUT, repeats=1)

@@ -12,6 +12,7 @@ from jaxdqn.judging import Names
 pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow's own, at import
 
 
+@pytest.mark.slow
 def test_a_sweep_on_a_simulated_device_tells_and_records_every_trial() -> None:
     result = simulated_gpu(trials=60, lanes=16, trials_per_s=20.0)
     assert result["trials"] == 60

@@ -84,6 +84,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Probe, list[Any], 
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_both_sizes_train_the_same_agents_for_the_same_steps(probed: Any) -> None:
     probe, (small, large), pairs, shown = probed
     assert len(pairs) == lane_probe.ROUNDS
@@ -94,6 +95,7 @@ def test_both_sizes_train_the_same_agents_for_the_same_steps(probed: Any) -> Non
     assert shown == ["choosing lanes: compiling blocks of 1", "choosing lanes: compiling blocks of 2"]
 
 
+@pytest.mark.slow
 def test_agents_begin_anew_before_they_come_to_a_rung(probed: Any) -> None:
     run = probed[1][1]
     for _ in range(4):

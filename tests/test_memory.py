@@ -46,6 +46,7 @@ def test_every_byte_of_the_state_is_counted(block: int) -> None:
     assert tuple(parts) == PARTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [1, 3])
 def test_xla_reports_what_was_predicted(block: int) -> None:
     population = made(SMALL, Layout(rows=1, devices=2, block=block))

@@ -24,6 +24,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return measure(str(path), 8)
 
 
+@pytest.mark.slow
 def test_what_is_predicted_is_what_xla_reports(result: dict) -> None:
     assert result["predicted"]["arguments"] == result["xla"]["arguments"]
     assert result["predicted"]["temporaries"] >= result["xla"]["temporaries"]
@@ -32,6 +33,7 @@ def test_what_is_predicted_is_what_xla_reports(result: dict) -> None:
     json.dumps(result, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_a_table_of_two_spaces_fits_80_columns(result: dict, capsys: pytest.CaptureFixture[str]) -> None:
     Console(width=80).print(memory_table([result, result | {"space": "x" * 20}]))
     shown = capsys.readouterr().out
@@ -39,6 +41,7 @@ def test_a_table_of_two_spaces_fits_80_columns(result: dict, capsys: pytest.Capt
     assert "lanes that fit: Tesla T4" in shown
 
 
+@pytest.mark.slow
 def test_the_figure_is_written(result: dict, tmp_path: Path) -> None:
     draw([result, result | {"space": "another"}], tmp_path / "memory.png")
     assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")

@@ -87,6 +87,7 @@ def test_an_environment_that_is_whole_is_used_again(tmp_path: Path) -> None:
     assert python.stat().st_size == 0  # nothing was made
 
 
+@pytest.mark.slow
 def test_an_environment_is_made_and_marked_once_it_is_whole(tmp_path: Path) -> None:
     one = peer(tmp_path, "serve(lambda request: {'prefix': sys.prefix})", requirements="# nothing\n")
     python = prepare(one, tmp_path)

@@ -222,6 +222,7 @@ def test_scores_use_the_same_episodes_for_every_trial() -> None:
     assert first.shape == (1, 2, 300)
 
 
+@pytest.mark.slow
 def test_no_loop_of_the_program_copies_the_replay() -> None:
     population = made(small(slots=1_000), Layout(rows=1, devices=1, block=4))
     assert population.compiled is not None

@@ -61,6 +61,7 @@ def config(**settings: int) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_who_is_perfect_by_luck_is_found_out_by_the_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its episodes pay 1 or −1 by chance: two validations of one episode are soon perfect, none of 32 ever is."""
     monkeypatch.setitem(environment.PERFECT_RETURN, probes.OBSERVATION, PERFECT)

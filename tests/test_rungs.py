@@ -49,11 +49,13 @@ def test_an_agent_ends_when_it_was_perfect_twice_in_a_row(monkeypatch: pytest.Mo
     environment.make.cache_clear()
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_never_perfect_lives_to_the_end() -> None:
     population = made(config(probes.ACTION, stop_when_perfect=True), Layout(rows=1, devices=1, block=2))
     assert train(population, {(0, 0): (0, 0, HYPERPARAMS)}, [11]).step[0, 0] == 44
 
 
+@pytest.mark.slow
 def test_the_best_validated_checkpoint_is_kept_and_the_end_is_validated_too() -> None:
     population = made(config(probes.ACTION, keep_best=True), Layout(rows=1, devices=1, block=2))
     wild = HYPERPARAMS._replace(epsilon_end=1.0)

@@ -203,6 +203,7 @@ def test_the_log_is_read_back_as_the_sweep_summed_it_up(place: Path, swept: tupl
     assert json.loads(json.dumps(verdict.summary())) == swept[0]["verdict"]
 
 
+@pytest.mark.slow
 def test_the_winner_of_a_sweep_is_trained_anew_on_seeds_of_its_own(
     place: Path, swept: tuple[dict[str, Any], str]
 ) -> None:

@@ -46,6 +46,7 @@ def test_a_gpu_takes_the_versions_of_jax_that_a_cpu_takes() -> None:
     assert Requirement(plug_in).specifier == Requirement(jax).specifier
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("pip") is None, reason="this environment has no pip")
 def test_installing_the_project_changes_no_jax_that_is_there() -> None:
     done = pip("--report", "-", "--editable", str(CHECKOUT))
