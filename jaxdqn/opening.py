@@ -92,9 +92,8 @@ def _settled(plan: Plan, config: Config, layout: Layout, where: dict[str, Any], 
         return kept or layout
     from jaxdqn import lane_probe  # only where it is needed: SciPy's statistics take their time
 
-    compile_cache.use(
-        devices.platform(), plan.settings.cache
-    )  # that it can't be used is said when the population is compiled
+    # That it can't be used is said when the population is compiled.
+    compile_cache.use(devices.platform(), plan.settings.cache)
     return lane_probe.automatic(plan.space, config, layout.devices, _num_agents(plan), show)
 
 

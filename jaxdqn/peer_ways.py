@@ -7,6 +7,7 @@ not. What a peer is asked is the same either way.
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,8 @@ from jaxdqn.peers import Peer, PeerError, Running, prepare
 
 TORCH, SB3, REJAX = "PyTorch loop", "SB3", "rejax"
 SCRIPTS = {TORCH: "torch_dqn.py", SB3: "sb3_dqn.py", REJAX: "rejax_dqn.py"}
-_TRIED_STEPS = 1_280  # of the one set with which numbers of threads are tried
+_TRIED_STEPS = 1_280  # of the one set with which numbers of threads are tried …
+_TRIALS = 3  # … so often: on a busy machine a number that wins once may lose every time after
 
 Progress = Callable[[str], None]
 
@@ -78,17 +80,17 @@ def start(
 
 
 def _try_threads(way: Way, sets: Sets, limit_s: float) -> dict[int, float]:
-    """Return the seconds of a short run with 1, 2, 4, … threads, the better of two each, in turns."""
+    """Return the seconds of a short run with 1, 2, 4, … threads: the median of three each, in turns."""
     most = max(sets.hyperparams, key=lambda one: updates_in(one, _TRIED_STEPS) * one.batch_size)
     cores = way.threads
     numbers = sorted({*(2**i for i in range(cores.bit_length())), cores})
     request = request_of([most], _TRIED_STEPS, 0, way, 0)
-    seconds: dict[int, float] = {}
-    for num in [*numbers, *numbers]:
-        if seconds.get(num, 0.0) <= 2 * min(seconds.values(), default=0.0):  # else there is no hope for it
-            took = way.processes[0].ask({**request, "threads": num}, limit_s)["seconds"]
-            seconds[num] = round(min(took, seconds.get(num, took)), 3)
-    return seconds
+    took: dict[int, list[float]] = {num: [] for num in numbers}
+    for num in numbers * _TRIALS:
+        best = min((statistics.median(its) for its in took.values() if its), default=0.0)
+        if not took[num] or statistics.median(took[num]) <= 2 * best:  # else there is no hope for it
+            took[num].append(way.processes[0].ask({**request, "threads": num}, limit_s)["seconds"])
+    return {num: round(statistics.median(its), 3) for num, its in took.items()}
 
 
 def train(way: Way, sets: Sets, seed: int, limit_s: float) -> dict[str, Any]:

@@ -148,19 +148,22 @@ def test_processes_share_the_sets(tmp_path: Path) -> None:
         assert [one["updates"] for one in train(way, sets, 0, 60)["agents"]] == sets.updates()
 
 
-def test_numbers_of_threads_are_tried_and_the_fastest_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_of_threads_are_tried_and_the_usually_fastest_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = """
 import sys
 sys.path.insert(0, {serving!r})
 from serving import serve
-serve(lambda request: {{"seconds": {{1: 3.0, 2: 2.0, 4: 9.0}}[request["threads"]]}}, "pytest")
+took = {{1: [4.0, 4.0, 4.0], 2: [3.0, 3.0, 3.0], 4: [2.0, 9.0, 9.0]}}
+serve(lambda request: {{"seconds": took[request["threads"]].pop(0)}}, "pytest")
 """
     (tmp_path / "torch_dqn.py").write_text(code.format(serving=str(PEERS)))
     monkeypatch.setattr(peer_ways, "prepare", lambda *_: Path(sys.executable))
     monkeypatch.setattr(devices, "cores", lambda: 4)
     with ExitStack() as stack:
         alone, each = start(tmp_path, tmp_path, [TORCH], small(tmp_path), 60, stack, lambda _: None)[TORCH]
-        assert (alone.threads, alone.tried, len(alone.processes)) == (2, {1: 3.0, 2: 2.0, 4: 9.0}, 1)
+        assert (alone.threads, alone.tried, len(alone.processes)) == (2, {1: 4.0, 2: 3.0, 4: 9.0}, 1)
         assert (each.threads, len(each.processes)) == (1, len(peer_ways._core_numbers()))
         assert alone.versions == {"pytest": pytest.__version__}
 
