@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -363,6 +364,7 @@ def peers(
     if not 0 < limit < math.inf:
         refuse(f"--limit {limit:g} is not allowed: seconds above 0")
     _make_output(output, "peers.json")
+    _end_with_children()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: the cores belong to the training
 
     from jaxdqn import devices
@@ -421,6 +423,7 @@ def sweep(
         if not math.isfinite(value) or (option != "target" and value <= 0):
             refuse(f"--{option} {value:g} is not allowed: a finite number{'' if option == 'target' else ' above 0'}")
     _make_output(output, "sweep.json")
+    _end_with_children()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy is imported: the cores belong to the training
 
     from jaxdqn import devices
@@ -444,6 +447,11 @@ def sweep(
     result = with_peak(surroundings()) | compared
     draw_sweeps(result, output / "sweep.png")
     _publish("sweep", result, output, as_json, head(result), "", sweep_table(result))
+
+
+def _end_with_children() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, by an exception, at which the processes it started are ended too."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def _progress(line: str) -> None:

@@ -2,6 +2,11 @@
 
 import json
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +67,35 @@ def test_sides_are_compared_and_shown(monkeypatch: pytest.MonkeyPatch, tmp_path:
     lines = console.export_text().splitlines()
     assert not [line for line in lines if "…" in line]
     assert len([line for line in lines if line.startswith((POPULATION, LANE, STOCK))]) == 3
+
+
+TERMINATED = """
+import runpy, sys
+from pathlib import Path
+from jaxdqn import sweep_benchmark
+sweep_benchmark.SCRIPT = Path({sleeper!r})
+sys.argv = ["benchmark.py", "sweep", "--only", "population", "--output", {output!r}]
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+def test_a_benchmark_that_is_terminated_leaves_no_sweep_behind(tmp_path: Path) -> None:
+    sleeper, told = tmp_path / "sleeper.py", tmp_path / "pid"
+    sleeper.write_text(
+        f"import os, time\nfrom pathlib import Path\nPath({str(told)!r}).write_text(str(os.getpid()))\ntime.sleep(300)"
+    )
+    script = Path(__file__).parents[1] / "scripts" / "benchmark.py"
+    code = TERMINATED.format(sleeper=str(sleeper), output=str(tmp_path / "out"), script=str(script))
+    running = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 60
+        while not (told.exists() and told.read_text()):
+            assert running.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        running.terminate()
+        assert running.wait(20) == 128 + signal.SIGTERM
+    finally:
+        running.kill()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(told.read_text()), 0)
