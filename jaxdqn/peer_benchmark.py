@@ -65,7 +65,7 @@ def compare(
 
 def compare_sets(sets: Sets, ways: Sequence[Way], rounds: int, limit_s: float, progress: Progress) -> dict[str, Any]:
     """Train all sets through ours and through every way, in turns; return medians, their spread, and what was done."""
-    progress(f"sets: compiling one program for {len(sets.hyperparams)} lanes")
+    progress(f"sets: compiling one program for {len(sets.hyperparams)} sets")
     ours = Ours(sets)
     ours.train()  # the first run touches memory for the first time
     answers: dict[str, list[dict[str, Any]]] = {OURS: [], **{way.name: [] for way in ways}}

@@ -68,7 +68,10 @@ class Ours:
         """Compile it."""
         self.sets, self.runs = sets, 0
         largest = cost.largest_block(sets.config, space.is_mixed(sets.space), devices.platform())
-        layout = devices.choose_layout(len(sets.hyperparams), largest_block=largest)
+        # Two rows, as a sweep has: whoever ends makes room for the next. With a lane for each set a device would wait
+        # for the other whenever one of a row's two agents lives longer.
+        lanes = min(len(sets.hyperparams), 2 * devices.num_devices())
+        layout = devices.choose_layout(lanes, largest_block=largest)
         self.population = Population(sets.config, layout, seed=0)
         self.compile_s = self.population.compile()
 
@@ -77,7 +80,7 @@ class Ours:
         numbered = [Agent(i, self.runs, one) for i, one in enumerate(self.sets.hyperparams)]
         self.runs += 1
         lanes = Lanes(self.population, space.common_period(self.sets.space), SPEEDS[devices.platform()])
-        # The longest first, side by side: the devices are then done at the same time.
+        # The longest first: the last ones to begin are short, and the devices are done at the same time.
         works = self.sets.works()
         lanes.queue = sorted(numbered, key=lambda agent: -works[agent.trial])
         begun = time.perf_counter()

@@ -351,7 +351,7 @@ def peers(
     """Train beside rejax, Stable-Baselines3 and a plain PyTorch loop, in turns.
 
     sets: 16 hyperparameter sets of the article's space, the same environment steps, updates and greedy episodes for
-    everybody (a round: about 7 minutes on 2 cores). uniform: [64, 64], an update of 64 every step (about 1 minute).
+    everybody (a round: about 6 minutes on 2 cores). uniform: [64, 64], an update of 64 every step (40 seconds a round).
     Peers run in one process with the number of threads that suits them best, and again with a process a core.
     A bar that is missed is printed as such; the exit status is 0 all the same.
 
