@@ -23,6 +23,14 @@ STORED = DATA / "stock_quality.json"
 TRAIN_PARTS = ("uniform", "mixed", "devices", "lanes")  # the last one only where it is named
 REPEATS = 5  # spans of a population, whose medians count
 PEERS = Path(__file__).parent / "peers"
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
+Environments = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory of the peers' virtual environments, made if they are not there: 2 GB, minutes, a network."
+        "  \\[default: environments in --output]"
+    ),
+]
 
 
 def train(
@@ -49,7 +57,7 @@ def train(
     output: Annotated[
         Path, typer.Option(help="Directory of train.json, with everything this run measured, and of figures.")
     ] = Path("runs/benchmark"),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train populations; print environment steps and updates a second, and the share of the machine's peak.
 
@@ -113,7 +121,7 @@ def host(
     stock: Annotated[
         bool, typer.Option("--stock", help="Run stock Optuna's side of the quality again and store it, first.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure the host: asking and proposals beside stock Optuna, and what host and differing agents cost a sweep.
 
@@ -161,7 +169,7 @@ def gpu_plan(
     block: Annotated[int | None, typer.Option(help="Lanes of a block.  \\[default: chosen as on a GPU]", min=1)] = None,
     hlo: Annotated[Path | None, typer.Option(help="Write the compiled program here, as text.")] = None,
     output: Annotated[Path, typer.Option(help="Directory of gpu-plan.json and gpu-plan.png.")] = Path("runs/benchmark"),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compile the training for a GPU that is not there; count what it launches, and predict what that takes.
 
@@ -205,7 +213,7 @@ def profile(
     gradient_steps: Annotated[int, typer.Option(help="Updates at a train event.", min=1)] = 1,
     ticks: Annotated[int, typer.Option(help="Ticks of each of the 5 segments traced.", min=1)] = 200,
     output: Annotated[Path, typer.Option(help="Directory of profile.json and profile.png.")] = Path("runs/benchmark"),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show where the time of a segment goes: one block on one device, each kernel traced.
 
@@ -338,15 +346,9 @@ def peers(
     rounds: Annotated[int, typer.Option(help="Turns of everybody; figures are their medians.", min=1)] = 5,
     seconds: Annotated[float, typer.Option(help="Seconds of a span of the uniform population.", min=0.1)] = 3.0,
     limit: Annotated[float, typer.Option(help="Seconds after which a peer that gives no answer is ended.")] = 1_200.0,
-    environments: Annotated[
-        Path | None,
-        typer.Option(
-            help="Directory of the peers' virtual environments, made if they are not there: 2 GB, minutes, a network."
-            "  \\[default: environments in --output]"
-        ),
-    ] = None,
+    environments: Environments = None,
     output: Annotated[Path, typer.Option(help="Directory of peers.json and peers.png.")] = Path("runs/benchmark"),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train beside rejax, Stable-Baselines3 and a plain PyTorch loop, in turns.
 
@@ -398,15 +400,9 @@ def sweep(
     repeats: Annotated[int, typer.Option(help="Sweeps of each side; 5 for a figure to be published.", min=1)] = 1,
     target: Annotated[float, typer.Option(help="Mean return whose first trial is looked for.")] = 475.0,
     limit: Annotated[float, typer.Option(help="Seconds after which a command is given up.")] = 3_600.0,
-    environments: Annotated[
-        Path | None,
-        typer.Option(
-            help="Directory of the peers' virtual environments, made if they are not there: 2 GB, minutes, a network."
-            "  \\[default: environments in --output]"
-        ),
-    ] = None,
+    environments: Environments = None,
     output: Annotated[Path, typer.Option(help="Directory of sweep.json and sweep.png.")] = Path("runs/benchmark"),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a whole sweep beside the same search in one lane, and beside Stable-Baselines3 under stock Optuna.
 
@@ -469,7 +465,7 @@ def memory(
         int | None, typer.Option(help="Agents that train at the same time.  \\[default: as many as a sweep has]")
     ] = None,
     output: Annotated[Path, typer.Option(help="Directory of memory.json and memory.png.")] = Path("runs/benchmark"),
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Count the bytes of a lane by part, ask XLA for the same, and say how many lanes fit a T4, an A100, this machine.
 
