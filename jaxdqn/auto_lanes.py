@@ -48,8 +48,8 @@ def launch_bound(agents: Sequence[Hyperparams], config: Config, speed: Speed) ->
         config: of the population.
         speed: of the devices.
     """
-    block = 1
-    while block < LARGEST_BLOCK and 2 * _tick_s(agents, 2 * block, config, speed._replace(flops_per_s=np.inf)) >= (
+    block, launches = 1, speed._replace(weight_s=0.0, flops_per_s=np.inf)
+    while block < LARGEST_BLOCK and 2 * _tick_s(agents, 2 * block, config, launches) >= (
         _tick_s(agents, 2 * block, config, speed)
     ):
         block *= 2

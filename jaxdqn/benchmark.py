@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxdqn.block import Progress
-from jaxdqn.config import Config, Layout
-from jaxdqn.cost import SPEEDS, forward_macs, segment_ticks
+from jaxdqn.config import Layout
+from jaxdqn.cost import SPEEDS, segment_ticks, update_flops
 from jaxdqn.hyperparams import stack
 from jaxdqn.peak import Peak
 from jaxdqn.population import Population
@@ -30,11 +30,6 @@ class Rates(NamedTuple):
 
     env_steps: float
     updates: float
-
-
-def useful_flops(batch_size: int, config: Config) -> int:
-    """Return the useful FLOPs of an update without double Q."""
-    return 8 * batch_size * forward_macs(config)
 
 
 class UniformPopulation:
@@ -64,7 +59,7 @@ class UniformPopulation:
     @property
     def flops(self) -> int:
         """Useful FLOPs of an update."""
-        return useful_flops(self.shape.batch_size, self.config)
+        return update_flops(self.shape.batch_size, self.config)
 
     @property
     def lane_bytes(self) -> float:

@@ -20,7 +20,6 @@ from jaxtyping import Float, Int
 from jaxdqn import cost, devices, grid, space
 from jaxdqn.compiling import Compiling
 from jaxdqn.config import Config, Layout
-from jaxdqn.cost import SPEEDS
 from jaxdqn.files import read_at_most, write_whole
 from jaxdqn.lanes import Lanes
 from jaxdqn.population import Population
@@ -143,7 +142,7 @@ def run(
     population.compile()
     for sampler, seed in wanted:
         population.seed = np.uint32(seed)
-        lanes = Lanes(population, space.common_period(searched), SPEEDS[platform])
+        lanes = Lanes(population, space.common_period(searched))
         with tempfile.TemporaryDirectory() as directory:
             study = open_study(Path(directory) / "study.log", "comparison", searched, {}, sampler, seed)
             for _ in sweep(lanes, study, searched, Limits(how.trials), searched.seeds, stopped):

@@ -23,13 +23,16 @@ _HORIZON = 512  # ticks that are looked at one by one; what follows is taken to 
 
 
 class Speed(NamedTuple):
-    """A device, roughly: seconds for the kernels of one pass, and useful FLOP/s in them."""
+    """A device, roughly: what its kernels take whatever they work on, and what the work takes."""
 
-    pass_s: float
-    flops_per_s: float
+    step_s: float  # for the kernels of an environment step of a block
+    pass_s: float  # for those of a pass of updates
+    weight_s: float  # for each weight of each lane in a pass: the optimiser's work
+    flops_per_s: float  # useful ones, in products
 
 
-SPEEDS = {"cpu": Speed(50e-6, 40e9), "gpu": Speed(250e-6, 2e12)}
+# A CPU's were fitted to passes of blocks of 4 [64, 64], 2 [128, 128] and 1 [256, 256] networks, batches of 16 to 128.
+SPEEDS = {"cpu": Speed(15e-6, 60e-6, 0.75e-9, 60e9), "gpu": Speed(250e-6, 250e-6, 0.0, 2e12)}
 
 
 def forward_macs(config: Config) -> int:
@@ -56,14 +59,26 @@ def passes(
     return np.stack([np.max(updates, axis=1) for updates in needed], axis=1)
 
 
+def update_flops(batch_size: int, config: Config, double_q: bool = False) -> int:
+    """Useful FLOPs of an update: 8 × batch size × multiply-accumulates of a forward pass, 10 × with double Q.
+
+    Two a multiply-accumulate, for: Q, the target's Q, the gradients of weights and of activations, the choice of double
+    Q.
+    """
+    return (10 if double_q else 8) * batch_size * forward_macs(config)
+
+
 def update_costs(num_lanes: int, config: Config, speed: Speed) -> Float[np.ndarray, " buckets"]:
     """Return the seconds of one pass of updates of a block in each bucket."""
-    return speed.pass_s + 10 * np.array(config.batch_sizes) * forward_macs(config) * num_lanes / speed.flops_per_s
+    double_q = dict(config.fixed).get("double_q", True)  # searched: who pays for one pays for all
+    flops = np.array([update_flops(size, config, bool(double_q)) for size in config.batch_sizes])
+    a_lane = speed.weight_s * forward_macs(config) + flops / speed.flops_per_s
+    return speed.pass_s + num_lanes * a_lane
 
 
 def step_cost(num_lanes: int, config: Config, speed: Speed) -> float:
     """Return the seconds of an environment step of a block."""
-    return speed.pass_s + 2 * num_lanes * forward_macs(config) / speed.flops_per_s
+    return speed.step_s + 2 * num_lanes * forward_macs(config) / speed.flops_per_s
 
 
 def tick_costs(

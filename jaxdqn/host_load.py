@@ -18,6 +18,7 @@ from jaxtyping import Int
 
 from jaxdqn.block import Placement, Progress
 from jaxdqn.config import Config, Layout
+from jaxdqn.cost import SPEEDS
 from jaxdqn.network import Params
 from jaxdqn.opening import open_plan
 from jaxdqn.plan import OFF, Settings, plan
@@ -62,7 +63,7 @@ class SimulatedDevice:
 
     def __init__(self, config: Config, layout: Layout, seed: int, trials_per_s: float = 25.0) -> None:
         """Lay it out like a population whose trials of one seed end at this rate."""
-        self.config, self.layout = config, layout
+        self.config, self.layout, self.speed = config, layout, SPEEDS["cpu"]
         self._mean_life_s = layout.lanes / trials_per_s
         self._segment_s = 0.3  # of all rows together
         shape = (layout.rows, *layout.row_shape)

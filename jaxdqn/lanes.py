@@ -18,7 +18,7 @@ from jaxdqn import cost
 from jaxdqn.accounts import Accounts
 from jaxdqn.block import Placement, Progress
 from jaxdqn.config import Config, Layout
-from jaxdqn.cost import SPEEDS, Speed
+from jaxdqn.cost import Speed
 from jaxdqn.evaluate import Phase
 from jaxdqn.host_agent import Agent, Totals
 from jaxdqn.hyperparams import Hyperparams, defaults, stack
@@ -32,6 +32,7 @@ class Trainer(Protocol):
 
     config: Config
     layout: Layout
+    speed: Speed
 
     def dispatch(self, row: int, placement: Placement, num_ticks: Int[np.ndarray, " devices"]) -> None:
         """Queue a segment of a row."""
@@ -59,18 +60,15 @@ class Trainer(Protocol):
 class Lanes:
     """Puts waiting agents into free lanes and notes what becomes of them."""
 
-    def __init__(
-        self, trainer: Trainer, period: int = 1, speed: Speed = SPEEDS["cpu"], accounts: Accounts | None = None
-    ) -> None:
+    def __init__(self, trainer: Trainer, period: int = 1, accounts: Accounts | None = None) -> None:
         """All lanes are free.
 
         Args:
             trainer: the population.
             period: environment steps of which segments are multiples, that agents make their updates together.
-            speed: of the devices.
             accounts: filled in as time goes by.
         """
-        self.trainer, self.speed, self.accounts = trainer, speed, accounts or Accounts()
+        self.trainer, self.accounts = trainer, accounts or Accounts()
         layout = trainer.layout
         self.align = max(1, period // trainer.config.tick)
         self.queue: list[Agent] = []
@@ -218,8 +216,8 @@ class Lanes:
         step = self._numbers(row, "step", 0)
         alive = np.array([[agent is not None for agent in block] for block in self.rows[row]])
         own = (Hyperparams(*(x[device] for x in hyperparams)) for device in range(len(step)))
-        config, align = self.trainer.config, self.align
-        return [cost.segment_ticks(*block, config, align, self.speed) for block in zip(own, step, alive, strict=True)]
+        config, align, speed = self.trainer.config, self.align, self.trainer.speed
+        return [cost.segment_ticks(*block, config, align, speed) for block in zip(own, step, alive, strict=True)]
 
     def _account(self, row: int, progress: Progress) -> None:
         """Add a segment to the accounts."""
@@ -228,9 +226,9 @@ class Lanes:
         last = np.where(occupied, np.asarray(progress.step), 0)
         first, before = self._numbers(row, "step", 0), self._numbers(row, "updates", 0)
         updates = int(np.sum(np.where(occupied, np.asarray(progress.updates) - before, 0)))
-        layout = self.trainer.layout
+        config, layout, speed = self.trainer.config, self.trainer.layout, self.trainer.speed
         hyperparams = Hyperparams(*(x.reshape(layout.row_shape) for x in self._hyperparams[row]))
-        self.accounts.add_segment(hyperparams, first, last, updates, seconds, self.trainer.config, layout, self.speed)
+        self.accounts.add_segment(hyperparams, first, last, updates, seconds, config, layout, speed)
 
     def _numbers(self, row: int, name: str, nobody: int) -> Int[np.ndarray, "devices block"]:
         values = [[getattr(agent, name) if agent else nobody for agent in block] for block in self.rows[row]]

@@ -18,9 +18,9 @@ from jaxtyping import Int
 
 from jaxdqn import cost, devices, space
 from jaxdqn.accounts import Accounts
-from jaxdqn.benchmark import UniformPopulation, useful_flops
+from jaxdqn.benchmark import UniformPopulation
 from jaxdqn.block import Placement, Progress
-from jaxdqn.cost import SPEEDS
+from jaxdqn.cost import update_flops
 from jaxdqn.events import Visited
 from jaxdqn.lanes import Lanes
 from jaxdqn.network import Params
@@ -47,7 +47,8 @@ class _Counted:
     """A population whose steps, and updates by batch size, are counted when they are read."""
 
     def __init__(self, population: Population) -> None:
-        self.population, self.config, self.layout = population, population.config, population.layout
+        self.population, self.speed = population, population.speed
+        self.config, self.layout = population.config, population.layout
         self.updates: dict[int, int] = dict.fromkeys(self.config.batch_sizes, 0)
         self.env_steps = 0
         self._batch = [np.zeros(self.layout.row_shape, np.int64) for _ in range(self.layout.rows)]
@@ -108,7 +109,7 @@ class MixedPopulation:
         self._trainer = _Counted(population)
         self._directory = tempfile.TemporaryDirectory()
         self._study = open_study(Path(self._directory.name) / "study.log", name, self.space, {}, "random", 0)
-        filled = Lanes(self._trainer, space.common_period(self.space), SPEEDS[platform], self.accounts)
+        filled = Lanes(self._trainer, space.common_period(self.space), self.accounts)
         self._events = sweep(filled, self._study, self.space, Limits(trials=_TRIALS))
 
     def span(self, seconds: float) -> Work:
@@ -182,7 +183,7 @@ def mixed(
         update_s = {size: (1 - rate.env_steps * step_s) / rate.updates for size, rate in rates.items()}
         turns.append(_Turn(work, beside, step_s, update_s))
     searched.close()
-    flops = {size: useful_flops(size, searched.config) for size in searched.config.batch_sizes}
+    flops = {size: update_flops(size, searched.config) for size in searched.config.batch_sizes}
     return _summary(turns, flops, searched) | {"peak_gflops": round(statistics.median(peak.samples), 1)}
 
 

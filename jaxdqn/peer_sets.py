@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxdqn import cost, devices, space
-from jaxdqn.config import Config
-from jaxdqn.cost import SPEEDS
+from jaxdqn.config import Config, bucket_of
+from jaxdqn.cost import Speed
 from jaxdqn.host_agent import Agent
 from jaxdqn.hyperparams import Hyperparams
 from jaxdqn.lanes import Lanes
@@ -34,8 +34,15 @@ class Sets(NamedTuple):
         return [updates_in(one, self.config.env_steps) for one in self.hyperparams]
 
     def works(self) -> list[float]:
-        """Return roughly what each set costs: an update has a price of its own, and one a transition."""
+        """Return roughly what each set costs a peer: an update has a price of its own, and one a transition."""
         return [n * (64.0 + one.batch_size) for n, one in zip(self.updates(), self.hyperparams, strict=True)]
+
+    def seconds(self, speed: Speed) -> list[float]:
+        """Return roughly how long one of our devices trains an agent of each set; its evaluation is not in it."""
+        steps = self.config.env_steps * cost.step_cost(1, self.config, speed)
+        update = cost.update_costs(1, self.config, speed)
+        sizes = [bucket_of(one.batch_size, self.config) for one in self.hyperparams]
+        return [steps + n * float(update[size]) for n, size in zip(self.updates(), sizes, strict=True)]
 
 
 def load_sets(path: Path) -> Sets:
@@ -79,17 +86,17 @@ class Ours:
         """Train and judge all sets at once, each time on other seeds; answer as a peer does."""
         numbered = [Agent(i, self.runs, one) for i, one in enumerate(self.sets.hyperparams)]
         self.runs += 1
-        lanes = Lanes(self.population, space.common_period(self.sets.space), SPEEDS[devices.platform()])
+        lanes = Lanes(self.population, space.common_period(self.sets.space))
         # The longest first: the last ones to begin are short, and the devices are done at the same time.
-        works = self.sets.works()
-        lanes.queue = sorted(numbered, key=lambda agent: -works[agent.trial])
-        begun = time.perf_counter()
+        seconds = self.sets.seconds(self.population.speed)
+        lanes.queue = sorted(numbered, key=lambda agent: -seconds[agent.trial])
+        begin = time.perf_counter()
         while not all(agent.ended for agent in numbered):
             for row in range(len(lanes.rows)):
                 if progress := lanes.read(row):
                     lanes.take_in(row, progress)
                 if lanes.queue or lanes.num_free(row) < lanes.lanes_a_row:
                     lanes.dispatch(row)
-        seconds = time.perf_counter() - begun
+        took = time.perf_counter() - begin
         agents = [{"env_steps": a.step, "updates": a.updates, "returns": a.returns.tolist()} for a in numbered]
-        return {"seconds": seconds, "agents": agents}
+        return {"seconds": took, "agents": agents}

@@ -20,6 +20,7 @@ from jaxtyping import Array, Int, PyTree
 from jaxdqn import fingerprint, programs
 from jaxdqn.block import Block, Placement, Progress, empty_block, train_block
 from jaxdqn.config import Config, Layout
+from jaxdqn.cost import SPEEDS
 from jaxdqn.environment import make
 from jaxdqn.hyperparams import KINDS, Hyperparams, defaults, stack
 from jaxdqn.judging import Names
@@ -38,33 +39,38 @@ class Population:
     def __init__(self, config: Config, layout: Layout, seed: int, among: Sequence[jax.Device] | None = None) -> None:
         """Lay out the population on the first of these devices (all of this process); `compile` makes it ready."""
         self.config, self.layout, self.seed = config, layout, np.uint32(seed)
-        self._mesh = Mesh(np.array((among or jax.local_devices())[: layout.devices]), ("device",))
+        there = (among or jax.local_devices())[: layout.devices]
+        on_cpu = there[0].platform == "cpu"
+        self.speed = SPEEDS["cpu" if on_cpu else "gpu"]
+        # A program over several CPU devices is launched as if they had to meet in it: none begins a segment before all
+        # have ended the last one. So a core gets a program of its own, which XLA's first device runs as often at once
+        # as it is launched; it is compiled once.
+        each = 1 if on_cpu else layout.devices
+        self._mesh = Mesh(np.array(there[:each]), ("device",))
         self._sharding = NamedSharding(self._mesh, PartitionSpec("device"))
-        self.rows: list[Block] = []  # their states on the devices
-        self._progress: list[Future[Progress] | None] = [None] * layout.rows
-        # Whoever hands out a segment waits until those before it are over: XLA's pool has no thread to spare, and a
-        # program over several CPU devices is launched as if they had to meet in it, one launch at a time.
-        self._hands = ThreadPoolExecutor(1, "hands out segments")
+        self._parts = [slice(first, first + each) for first in range(0, layout.devices, each)]  # of a row, by program
+        self._hands = [ThreadPoolExecutor(1, "trains blocks") for _ in self._parts]
+        self.rows: list[list[Block]] = []  # the states of their parts
+        self._progress: list[list[Future[Progress]]] = [[] for _ in range(layout.rows)]
         self.compiled: jax.stages.Compiled | None = None
         self.fingerprint: dict[str, Any] = {}  # what the bits of results depend on; known once it is compiled
 
     def compile(self, options: dict[str, str | bool] | None = None) -> float:
         """Compile the program, with further options of XLA, and make the empty rows; return the seconds it took."""
         start = time.perf_counter()
-        row_shape, arguments = self._row_shape(), self._arguments()
+        part_shape, arguments = self._part_shape(), self._arguments()
         own = make(self.config.env).shipped  # else its code may be anybody's, and change
-        results = (row_shape, Progress(*range(len(Progress._fields))))
+        results = (part_shape, Progress(*range(len(Progress._fields))))
         kept = programs.exported(self.program(), arguments, results, (self.config, self.layout) if own else None)
         lowered = self._jitted(kept).lower(*arguments)
         usual = _COMPILER_OPTIONS.get(jax.default_backend(), {})
         self.compiled = lowered.compile(compiler_options={**usual, **(options or {})})
-        for _ in range(self.layout.rows):
-            empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), row_shape)
-            self.rows.append(jax.device_put(empty, self._sharding))
+        empty = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), part_shape)
+        self.rows = [[jax.device_put(empty, self._sharding) for _ in self._parts] for _ in range(self.layout.rows)]
         program = hashlib.sha256(lowered.as_text().encode()).hexdigest()
         self.fingerprint = {**fingerprint.of_machine(), "program": program}
-        for row in range(self.layout.rows):  # memory that is short is short now
-            self.rows[row], _ = self.compiled(self.seed, self.rows[row], *self._no_work())
+        for parts in self.rows:  # memory that is short is short now
+            parts[:] = [self.compiled(self.seed, part, *self._no_work())[0] for part in parts]
         jax.block_until_ready(self.rows)
         return time.perf_counter() - start
 
@@ -73,11 +79,11 @@ class Population:
         return self.program().lower(*self._arguments())
 
     def program(self) -> jax.stages.Wrapped:
-        """Return the function that trains one row for one segment, every device its own block."""
+        """Return the function that trains a part of a row for one segment, every device its own block."""
         spec = PartitionSpec("device")
 
-        def one_device(seed: Array, *row: PyTree) -> PyTree:
-            block, placement, num_ticks = jax.tree.map(lambda x: x[0], row)
+        def one_device(seed: Array, *part: PyTree) -> PyTree:
+            block, placement, num_ticks = jax.tree.map(lambda x: x[0], part)
             out = train_block(seed, block, _unpacked(placement), num_ticks, self.config, self.layout)
             return jax.tree.map(lambda x: x[None], out)
 
@@ -96,32 +102,36 @@ class Population:
 
     def dispatch(self, row: int, placement: Placement, num_ticks: Int[np.ndarray, " devices"]) -> None:
         """Queue a segment of row `row` on the devices; returns at once."""
-        assert self.compiled is not None, "compile the population first"
-        self._progress[row] = self._hands.submit(self._hand_out, row, _packed(placement), num_ticks)
+        packed = _packed(placement)
+        self._progress[row] = [
+            hand.submit(self._train, row, number, packed[part], num_ticks[part])
+            for number, (hand, part) in enumerate(zip(self._hands, self._parts, strict=True))
+        ]
 
-    def _hand_out(self, row: int, *work: Int[np.ndarray, "devices ..."]) -> Progress:
-        assert self.compiled is not None
+    def _train(self, row: int, number: int, *work: Int[np.ndarray, "devices ..."]) -> Progress:
+        """Train a part of a row for a segment; whoever does that begins the next one when it is over."""
+        assert self.compiled is not None, "compile the population first"
         arguments = jax.device_put(work, self._sharding)
-        self.rows[row], progress = self.compiled(self.seed, self.rows[row], *arguments)
-        return progress
+        self.rows[row][number], progress = self.compiled(self.seed, self.rows[row][number], *arguments)
+        return jax.block_until_ready(progress)
 
     def read(self, row: int) -> Progress:
         """Wait for the last segment of row `row` and return what it brought, as NumPy arrays."""
         segment = self._progress[row]
-        assert segment is not None, "dispatch a segment first"
-        return jax.device_get(segment.result())
+        assert segment, "dispatch a segment first"
+        return _whole([part.result() for part in segment])
 
     def params(self, row: int) -> Params:
         """Return the parameters that the last scores of row `row` judged, of shape (devices, block, …), by NumPy.
 
         To be called between `read` and the next `dispatch` of the row.
         """
-        block = self.rows[row]
-        return jax.device_get(block.record.best_params if self.config.keep_best else block.agents.learner.params)
+        best = self.config.keep_best
+        return _whole([part.record.best_params if best else part.agents.learner.params for part in self.rows[row]])
 
     def state(self, row: int) -> list[np.ndarray]:
         """Return a copy of all that is on the devices of row `row`, between `read` and `dispatch`."""
-        return [np.array(leaf) for leaf in jax.tree.leaves(self.rows[row])]
+        return [np.array(leaf) for leaf in jax.tree.leaves(_whole(self.rows[row]))]
 
     def state_bytes(self, row: int) -> int:
         """Return the bytes of a row's state."""
@@ -129,26 +139,33 @@ class Population:
 
     def restore(self, row: int, state: list[np.ndarray]) -> None:
         """Put row `row` back into a state."""
-        structure = jax.tree.structure(self.rows[row])
-        self.rows[row] = jax.device_put(jax.tree.unflatten(structure, state), self._sharding)
+        structure = jax.tree.structure(self.rows[row][0])
+        whole = jax.tree.unflatten(structure, state)
+        parts = (jax.tree.map(lambda x, its=part: x[its], whole) for part in self._parts)
+        self.rows[row] = [jax.device_put(part, self._sharding) for part in parts]
 
-    def _row_shape(self) -> Block:
-        """Return the shapes of a row's state."""
+    def _part_shape(self) -> Block:
+        """Return the shapes of the state of a row's part."""
         block = jax.eval_shape(lambda: empty_block(self.config, self.layout))
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.layout.devices, *x.shape), x.dtype), block)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((self._mesh.size, *x.shape), x.dtype), block)
 
     def _arguments(self) -> tuple[Any, ...]:
-        """Return the program's arguments: a seed, the shapes of a row's state, a placement of nobody, no ticks."""
-        return self.seed, self._row_shape(), *self._no_work()
+        """Return the program's arguments: a seed, the shapes of a part's state, a placement of nobody, no ticks."""
+        return self.seed, self._part_shape(), *self._no_work()
 
     def _no_work(self) -> tuple[Int[np.ndarray, "devices block fields"], Int[np.ndarray, " devices"]]:
-        shape = self.layout.row_shape
+        shape = (self._mesh.size, self.layout.block)
         zeros = np.zeros(shape, np.int32)
         one = stack([defaults()] * self.layout.block)
         hyperparams = jax.tree.map(lambda x: np.broadcast_to(x, shape), one)
-        return _packed(Placement(zeros > 0, Names(zeros, zeros, zeros), hyperparams)), np.zeros(
-            self.layout.devices, np.int32
-        )
+        return _packed(Placement(zeros > 0, Names(zeros, zeros, zeros), hyperparams)), np.zeros(shape[0], np.int32)
+
+
+def _whole(parts: list[PyTree]) -> PyTree:
+    """Return the arrays of a row of those of its parts, by NumPy."""
+    if len(parts) == 1:
+        return jax.device_get(parts[0])
+    return jax.tree.map(lambda *x: np.concatenate(x), *jax.device_get(parts))
 
 
 def _packed(placement: Placement) -> Int[np.ndarray, "devices block fields"]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from jaxdqn import compile_cache, confirm, cost, devices, space
 from jaxdqn.confirm import Candidate, Confirmation
-from jaxdqn.cost import SPEEDS
 from jaxdqn.evaluate import Phase
 from jaxdqn.events import Event
 from jaxdqn.history import History, fresh_seeds, read
@@ -119,7 +118,7 @@ def retrain(
         if task.save is not None:
             save_agent(task.save, agent, f"retrain-{task.seed}", config, task.seed, task.space.solved)
 
-    filled = Lanes(population, space.common_period(task.space), SPEEDS[devices.platform()])
+    filled = Lanes(population, space.common_period(task.space))
     for event in confirm.train_anew(filled, records, [candidate], Phase.RETRAIN, task.seeds, stop.is_set, keep):
         show(event)
     return confirm.confirmation(records, candidate, Phase.RETRAIN, task.seeds, task.space), compile_s

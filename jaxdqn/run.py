@@ -15,7 +15,6 @@ from jaxdqn.accounts import Accounts
 from jaxdqn.compiling import CompileCounter, MakePopulation, compiled
 from jaxdqn.config import Layout
 from jaxdqn.confirm import Fresh
-from jaxdqn.cost import SPEEDS
 from jaxdqn.events import Event, TrialEnded, Visited
 from jaxdqn.follower import PATIENCE_S, Conclusion
 from jaxdqn.lanes import Lanes
@@ -149,7 +148,7 @@ def _train(
         limit = round(settings.snapshot_mib * 2**20)
         snapshots = Snapshots(plan.output / _SNAPSHOTS, owner, settings.snapshot_every, limit)
     compiles = CompileCounter()
-    lanes = Lanes(population, space.common_period(plan.space), SPEEDS[devices.platform()], accounts)
+    lanes = Lanes(population, space.common_period(plan.space), accounts)
     with compiles:
         for event in stages.run(lanes, stop.is_set, started, snapshots):
             if isinstance(event, Visited):

@@ -56,8 +56,8 @@ def train(
 
 def agent_at(population: Population, lane: Lane) -> Any:
     """All of an agent's state but its replay, as NumPy arrays."""
-    row = population.rows[0]
-    return jax.tree.map(lambda x: np.asarray(x)[lane], (row.agents, row.record))
+    parts = [(part.agents, part.record) for part in population.rows[0]]
+    return jax.tree.map(lambda *x: np.concatenate(x)[lane], *parts)
 
 
 def same(a: Any, b: Any) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxdqn.block import Placement, Progress
 from jaxdqn.config import Config, Layout
+from jaxdqn.cost import Speed
 from jaxdqn.judging import NOBODY
 
 
@@ -24,6 +25,8 @@ class StandIn:
         score: Callable[[int, int, int], float] | None = None,
         life: Callable[[int, int], int] | None = None,
     ) -> None:
+        # Of its own: segments are short and visits many, however fast the machine is.
+        self.speed = Speed(step_s=50e-6, pass_s=50e-6, weight_s=0.0, flops_per_s=40e9)
         self.fingerprint = {"device": "none", "program": "a stand-in"}
         self.life = life or (lambda trial, seed: config.env_steps)
         self.config, self.layout, self.diverging, self.score = config, layout, diverging, score

@@ -92,16 +92,20 @@ def test_launches_bound_small_networks_longer_than_large_ones() -> None:
     wide, narrow = Config(hidden_width=256), Config(hidden_width=64)
     agents, gpu = [defaults()._replace(batch_size=64, train_period=1, warmup_steps=0)], SPEEDS["gpu"]
     assert launch_bound(agents, wide, gpu) < launch_bound(agents, narrow, gpu)
-    assert launch_bound(agents, narrow, gpu._replace(pass_s=4 * gpu.pass_s)) == 4 * launch_bound(agents, narrow, gpu)
+    assert launch_bound(agents, narrow, gpu._replace(step_s=4 * gpu.step_s, pass_s=4 * gpu.pass_s)) == 4 * launch_bound(
+        agents, narrow, gpu
+    )
 
 
 def test_the_launch_bound_limit_by_hand() -> None:
     # A step and an update: 2 launches of 1 s. A lane adds 2 × 4,480 FLOPs for the step, 10 × 64 × 4,480 for the update.
     agents = [defaults()._replace(batch_size=64, train_period=1, warmup_steps=0)]
     a_lane = 642 * (4 * 64 + 64 * 64 + 64 * 2)
-    speed = Speed(pass_s=1.0, flops_per_s=a_lane * 10)  # a lane's work takes a tenth of a second
+    speed = Speed(
+        step_s=1.0, pass_s=1.0, weight_s=0.0, flops_per_s=a_lane * 10
+    )  # a lane's work takes a tenth of a second
     assert launch_bound(agents, Config(), speed) == 16  # 1.6 s of work to 2 s of launches; at 32 it would be 3.2
-    assert launch_bound(agents, Config(), speed._replace(pass_s=1e-9)) == 1
+    assert launch_bound(agents, Config(), speed._replace(step_s=1e-9, pass_s=1e-9)) == 1
     assert launch_bound(agents, Config(), speed._replace(flops_per_s=1e30)) == LARGEST_BLOCK
 
 

@@ -43,6 +43,7 @@ class Seeded:
     def __init__(self, config: Config, layout: Layout, seed: int) -> None:
         self.config, self.layout, self.seed = config, layout, np.uint32(seed)
         self._stand_in = StandIn(config, layout)
+        self.speed = self._stand_in.speed
         self.dispatch, self.read, self.params = self._stand_in.dispatch, self._stand_in.read, self._stand_in.params
         self.state, self.restore = self._stand_in.state, self._stand_in.restore
         self.fingerprint, self.state_bytes = self._stand_in.fingerprint, self._stand_in.state_bytes

@@ -7,7 +7,7 @@ from jaxdqn.cost import Speed, segment_ticks, tick_costs
 from jaxdqn.hyperparams import Hyperparams, defaults, stack
 
 CONFIG = Config(env_steps=100_000, tick=8, batch_sizes=(16, 128))
-SPEED = Speed(pass_s=1e-4, flops_per_s=1e12)
+SPEED = Speed(step_s=1e-4, pass_s=1e-4, weight_s=0.0, flops_per_s=1e12)
 BASE = defaults()._replace(train_period=8, batch_size=16, warmup_steps=0)
 
 

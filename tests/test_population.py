@@ -1,5 +1,6 @@
 """Lanes: whatever an agent becomes depends on its name, its hyperparameters and its own steps alone."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jaxdqn.hyperparams import Hyperparams, defaults
 from jaxdqn.judging import NOBODY
 from jaxdqn.masks import all_finite
 from jaxdqn.population import Population
-from tests.helpers import Lane, Named, agent_at, fixing, made, same, train
+from tests.helpers import Lane, Named, agent_at, fixing, made, place, same, train
 
 BASE = defaults()._replace(
     hidden_width=256, warmup_steps=32, train_period=8, epsilon_decay_steps=200, buffer_size=64, target_period=16
@@ -237,3 +238,28 @@ def test_a_lane_with_one_parameter_that_is_not_finite_is_found() -> None:
     params["kernel"][1, 0, 1] = np.inf
     params["bias"][2, 1] = np.nan
     assert all_finite(jax.tree.map(jax.numpy.asarray, params), 3).tolist() == [True, False, False]
+
+
+def test_a_core_goes_on_with_the_next_row_while_another_still_trains_this_one() -> None:
+    layout = Layout(rows=2, devices=2, block=1)
+    population = made(replace(CONFIG, env_steps=10**9), layout)
+    both = {(0, 0): X, (1, 0): (4, 0, X[2])}
+    population.dispatch(0, place(layout, both), np.array([3_000, 1], np.int32))
+    population.dispatch(1, place(layout, both), np.array([1, 1], np.int32))
+    (long, short), (_, next_row) = population._progress
+    next_row.result()
+    assert short.done()
+    assert not long.done()
+    assert population.read(0).step[:, 0].tolist() == [3_000 * CONFIG.tick, CONFIG.tick]
+    assert population.read(1).step[:, 0].tolist() == [CONFIG.tick] * 2
+
+
+def test_a_row_that_is_put_back_goes_on_as_it_did() -> None:
+    layout = Layout(rows=1, devices=2, block=2)
+    population = made(CONFIG, layout)
+    train(population, {(0, 1): X, (1, 0): OTHERS[0]}, [10])
+    kept = population.state(0)
+    assert {leaf.shape[0] for leaf in kept} == {layout.devices}
+    first = train(population, {}, [10])
+    population.restore(0, kept)
+    assert same(train(population, {}, [10]), first)

@@ -10,8 +10,9 @@ import pytest
 from rich.console import Console, Group
 
 from jaxdqn import benchmark, throughput, throughput_figures
-from jaxdqn.benchmark import Rates, UniformPopulation, row_of, useful_flops
+from jaxdqn.benchmark import Rates, UniformPopulation, row_of
 from jaxdqn.config import Config, Layout
+from jaxdqn.cost import update_flops
 from jaxdqn.mixed import MixedPopulation, Work, _Turn, expected_s, mixed
 from jaxdqn.peak import Peak
 from jaxdqn.surroundings import surroundings
@@ -77,7 +78,9 @@ def test_a_population_that_only_acts_makes_no_update() -> None:
 
 
 def test_useful_flops_by_hand() -> None:
-    assert useful_flops(64, Config(hidden_width=64, hidden_layers=2)) == 8 * 64 * (4 * 64 + 64 * 64 + 64 * 2)
+    config, macs = Config(hidden_width=64, hidden_layers=2), 4 * 64 + 64 * 64 + 64 * 2
+    assert update_flops(64, config) == 8 * 64 * macs
+    assert update_flops(64, config, double_q=True) == 10 * 64 * macs
 
 
 def test_a_row_is_made_of_medians_and_its_share_of_the_neighbouring_peaks(tiny: UniformPopulation) -> None:
