@@ -72,9 +72,11 @@ def draw_peers(result: dict[str, Any], path: Path) -> None:
             middle, (low, high) = row["times_as_fast"], row["times_as_fast_range"]
             panel.barh(height, middle, color=_OURS if row["processes"] == 1 else _THEIRS, height=0.6)
             panel.plot([low, high], [height, height], color="black", linewidth=1.2)
-            panel.annotate(f"{middle:.1f}×", (high, height), (4, 0), textcoords="offset points", va="center")
-            if name in result[part]["bars"]:
-                panel.plot([result[part]["bars"][name]] * 2, [height - 0.4, height + 0.4], color=_BAR, linewidth=2)
+            bar = result[part]["bars"].get(name)
+            if bar is not None:
+                panel.plot([bar, bar], [height - 0.4, height + 0.4], color=_BAR, linewidth=2)
+            label = bar if bar is not None and high <= bar <= 1.2 * high else high  # not upon what is asked
+            panel.annotate(f"{middle:.1f}×", (label, height), (4, 0), textcoords="offset points", va="center")
         panel.set_yticks(range(len(rows)), [name.replace(", ", ",\n") for name in rows])
         panel.set(title=title, xlabel="ours is × as fast (orange: asked)")
         panel.axvline(1.0, color="black", linewidth=0.8)

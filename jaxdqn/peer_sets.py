@@ -75,8 +75,7 @@ class Ours:
         """Compile it."""
         self.sets, self.runs = sets, 0
         largest = cost.largest_block(sets.config, space.is_mixed(sets.space), devices.platform())
-        # Two rows, as a sweep has: whoever ends makes room for the next. With a lane for each set a device would wait
-        # for the other whenever one of a row's two agents lives longer.
+        # Two rows, as a sweep has: whoever ends makes room for the next, and nobody waits while the host reads a row.
         lanes = min(len(sets.hyperparams), 2 * devices.num_devices())
         layout = devices.choose_layout(lanes, largest_block=largest)
         self.population = Population(sets.config, layout, seed=0)
