@@ -131,7 +131,8 @@ class Population:
 
     def state(self, row: int) -> list[np.ndarray]:
         """Return a copy of all that is on the devices of row `row`, between `read` and `dispatch`."""
-        return [np.array(leaf) for leaf in jax.tree.leaves(_whole(self.rows[row]))]
+        leaves = zip(*map(jax.tree.leaves, self.rows[row]), strict=True)
+        return [np.concatenate(jax.device_get(parts)) for parts in leaves]
 
     def state_bytes(self, row: int) -> int:
         """Return the bytes of a row's state."""
