@@ -26,6 +26,7 @@ from jaxdqn.hyperparams import Hyperparams, defaults, stack
 from jaxdqn.judging import NOBODY, Names, Record, score, validate
 from jaxdqn.masks import all_finite, if_any, over
 from jaxdqn.network import Params
+from jaxdqn.packing import Packed, pack, unpack
 from jaxdqn.replay import Replay
 
 
@@ -198,14 +199,25 @@ def _act(keys: agent.Keys, before: Actor, ring: Replay, block: Block, config: Co
         params = jax.tree.map(_as_stored, block.agents.learner.params)
         return jax.vmap(act_one)(chance, actor, params, block.hyperparams)
 
+    def in_turns(before: Actor, drawn: agent.Chance) -> tuple[Actor, Array]:
+        def turn(packed: Packed, chance: agent.Chance) -> tuple[Packed, Array]:
+            actor, transitions = act(unpack(packed, before), chance)
+            return pack(actor), replay.rows(transitions)
+
+        packed, steps = jax.lax.scan(turn, pack(before), drawn)
+        return unpack(packed, before), steps
+
+    def without_turns(before: Actor, drawn: agent.Chance) -> tuple[Actor, Array]:
+        actor, transitions = jax.lax.scan(act, before, drawn, unroll=_unroll(config.tick))
+        return actor, replay.rows(transitions)
+
     with jax.named_scope("draw"):
         drawn = jax.vmap(chances, out_axes=1)(keys.act, before.step, block.hyperparams)
     with jax.named_scope("step"):
-        in_turns = partial(jax.lax.scan, act)
-        without_turns = partial(jax.lax.scan, act, unroll=_unroll(config.tick))
-        actor, transitions = jax.lax.platform_dependent(before, drawn, cpu=in_turns, default=without_turns)
+        on_cpu = in_turns if config.tick > 1 else without_turns
+        actor, steps = jax.lax.platform_dependent(before, drawn, cpu=on_cpu, default=without_turns)
     with jax.named_scope("add"):
-        ring = replay.add(ring, transitions)
+        ring = replay.add(ring, steps)
     whole = (actor.step - before.step == config.tick) & ~actor.diverged
     hyperparams = config.specialise(block.hyperparams)
     learn = whole & (actor.step % hyperparams.train_period == 0) & (actor.step >= hyperparams.warmup_steps)

@@ -37,13 +37,17 @@ def init(slots: int, lanes: int, obs_size: int) -> Replay:
     return Replay(data=jnp.zeros((slots, lanes, 2 * obs_size + 3), jnp.float32), cursor=jnp.zeros((), jnp.int32))
 
 
-def add(replay: Replay, steps: Transition) -> Replay:
-    """Write the transitions of a tick, arrays of shape (tick, lanes, …). The tick divides the number of slots."""
+def rows(steps: Transition) -> Float[Array, "*batch features"]:
+    """Put what a ring keeps of transitions side by side."""
     features = [steps.obs, steps.next_obs, *(x[..., None] for x in (steps.action, steps.reward, steps.terminated))]
-    packed = jnp.concatenate([x.astype(jnp.float32) for x in features], axis=-1)
-    following = replay.cursor + packed.shape[0]
+    return jnp.concatenate([x.astype(jnp.float32) for x in features], axis=-1)
+
+
+def add(replay: Replay, steps: Float[Array, "tick lanes features"]) -> Replay:
+    """Write the rows of a tick's transitions. The tick divides the number of slots."""
+    following = replay.cursor + steps.shape[0]
     return Replay(
-        data=jax.lax.dynamic_update_slice(replay.data, packed, (replay.cursor, 0, 0)),
+        data=jax.lax.dynamic_update_slice(replay.data, steps, (replay.cursor, 0, 0)),
         cursor=jnp.where(following >= replay.data.shape[0], 0, following),
     )
 
@@ -52,14 +56,14 @@ def read(replay: Replay, slots: Int[Array, "lanes batch"]) -> Transition:
     """Read for each lane the transitions in these slots."""
     _, lanes, features = replay.data.shape
     # Behind the barrier the slots are drawn once; fused into the read they would be, for each feature of each row.
-    rows = replay.data[jax.lax.optimization_barrier(slots), jnp.arange(lanes)[:, None]]
+    found = replay.data[jax.lax.optimization_barrier(slots), jnp.arange(lanes)[:, None]]
     size = (features - 3) // 2
     return Transition(
-        obs=rows[..., :size],
-        next_obs=rows[..., size : 2 * size],
-        action=rows[..., -3].astype(jnp.int32),
-        reward=rows[..., -2],
-        terminated=rows[..., -1] > 0.5,
+        obs=found[..., :size],
+        next_obs=found[..., size : 2 * size],
+        action=found[..., -3].astype(jnp.int32),
+        reward=found[..., -2],
+        terminated=found[..., -1] > 0.5,
     )
 
 

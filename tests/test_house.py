@@ -26,6 +26,7 @@ FLOORS = [
     "agent",
     "evaluate",
     "masks",
+    "packing",
     "judging",
     "block",
     "cost",

@@ -26,7 +26,7 @@ def steps(first: int, terminated: bool = False) -> Transition:
 def filled(num_ticks: int) -> Replay:
     ring = replay.init(SLOTS, LANES, 2)
     for tick in range(num_ticks):
-        ring = replay.add(ring, steps(tick * TICK))
+        ring = replay.add(ring, replay.rows(steps(tick * TICK)))
     return ring
 
 
@@ -42,7 +42,7 @@ def test_a_lane_reads_its_own_transitions() -> None:
 
 
 def test_a_transition_comes_back_whole() -> None:
-    ring = replay.add(filled(1), steps(2, terminated=True))
+    ring = replay.add(filled(1), replay.rows(steps(2, terminated=True)))
     read = jax.tree.map(lambda x: x[1, 0], read_back(ring, [[0]] * LANES))
     assert read.obs.tolist() == [31.0, -31.0]
     assert (int(read.action), float(read.reward), bool(read.terminated)) == (3, 31.25, True)
