@@ -125,15 +125,16 @@ def test_ours_and_peers_are_compared_turn_by_turn(tmp_path: Path) -> None:
         result = compare_sets(sets, ways, 2, 60, said.append)
     by = result["by"]
     assert list(by) == [OURS, SB3, f"{SB3}, 2 processes", TORCH]
-    assert (len(by[OURS]["seconds_all"]), len(by[SB3]["seconds_all"])) == (6, 2)
+    assert (len(by[OURS]["seconds_all"]), len(by[SB3]["seconds_all"])) == (7, 2)
     assert by[OURS]["updates"] == by[SB3]["updates"] == by[f"{SB3}, 2 processes"]["updates"] == sum(sets.updates()) > 0
     assert by[OURS]["env_steps"] == by[SB3]["env_steps"] == 3 * 640
     assert [by[name]["same_work"] for name in by] == [True, True, True, False]
     assert not result["reached"]  # who does other work can't be compared
     assert by[SB3]["mean_returns"] == [(10 + one.train_period) / 2 for one in sets.hyperparams]
     assert by[f"{SB3}, 2 processes"]["mean_returns"] == by[SB3]["mean_returns"]  # put back into their order
-    seconds = by[OURS]["seconds_all"][::3]  # each turn's, before Stable-Baselines3's
-    assert by[SB3]["times_as_fast_all"] == [pytest.approx(30 / s, rel=0.1) for s in seconds]
+    seconds = by[OURS]["seconds_all"]
+    around = [(seconds[0] + seconds[1]) / 2, (seconds[3] + seconds[4]) / 2]  # before and after Stable-Baselines3's
+    assert by[SB3]["times_as_fast_all"] == [pytest.approx(30 / s, rel=0.1) for s in around]
     lines = shown(sets_table(result))
     assert not [line for line in lines if "…" in line]
     assert "✗ not everybody made these steps and updates" in lines
