@@ -214,7 +214,7 @@ def _act(keys: agent.Keys, before: Actor, ring: Replay, block: Block, config: Co
     with jax.named_scope("draw"):
         drawn = jax.vmap(chances, out_axes=1)(keys.act, before.step, block.hyperparams)
     with jax.named_scope("step"):
-        on_cpu = in_turns if config.tick > 1 else without_turns
+        on_cpu = in_turns if config.tick > 1 else without_turns  # a single step has no loop that carries anything
         actor, steps = jax.lax.platform_dependent(before, drawn, cpu=on_cpu, default=without_turns)
     with jax.named_scope("add"):
         ring = replay.add(ring, steps)

@@ -37,6 +37,27 @@ def test_a_masked_network_has_the_values_of_its_exact_shape(width: int, depth: i
     assert np.allclose(ours, network.q_values(cut(params, width, depth), obs, hyperparams, exact), atol=1e-6)
 
 
+def textbook(params: Params, obs: jax.Array, depth: int) -> jax.Array:
+    """The network as it is written in a textbook, whose gradients are JAX's own."""
+    hidden = obs
+    for layer in range(depth):
+        hidden = jax.nn.relu(hidden @ params[f"hidden_{layer}"]["kernel"] + params[f"hidden_{layer}"]["bias"][None])
+    head = params["head" if depth else "linear"]
+    return hidden @ head["kernel"] + head["bias"][None]
+
+
+@pytest.mark.parametrize("rows", [5, 40])  # fewer than half of the units, and more: gradients are multiplied otherwise
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_gradients_are_those_of_the_textbook(depth: int, rows: int) -> None:
+    exact = Config(hidden_width=32, hidden_layers=depth, linear=depth == 0)
+    hyperparams = defaults()._replace(hidden_width=32, hidden_layers=depth)
+    params = network.init(prng.root(depth), hyperparams, exact)
+    obs = jax.random.normal(jax.random.key(9), (rows, 4))
+    ours = jax.grad(lambda p, x: jnp.sum(jnp.sin(network.q_values(p, x, hyperparams, exact))), (0, 1))(params, obs)
+    theirs = jax.grad(lambda p, x: jnp.sum(jnp.sin(textbook(p, x, depth))), (0, 1))(params, obs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
+
+
 def test_unused_units_are_zero_and_get_no_gradient() -> None:
     traced = jax.tree.map(jnp.asarray, defaults()._replace(hidden_width=8, hidden_layers=3))
     params = network.init(prng.root(0), traced, LARGE)
