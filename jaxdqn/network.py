@@ -25,6 +25,7 @@ Params: TypeAlias = Any  # a tree of float arrays, as flax names them
 _FEW = 8  # with so few inputs or outputs a GPU sums a product up inside the kernel that uses it …
 _SHORT = 32  # … below so many rows only if the sum is written out
 _NARROW = 16  # columns that do not fill a CPU's vector register
+_WIDE = 256  # columns of a kernel so large that a CPU takes long to turn it around
 
 
 class QNetwork(nn.Module):
@@ -126,11 +127,13 @@ def _gradients_on_cpu(
     cotangents: Float[Array, "rows m"],
     made_by: _First | None,
 ) -> tuple[Float[Array, "rows n"], Float[Array, "n m"]]:
-    """Return the same by products of untransposed matrices alone, the smaller ones being transposed beforehand.
+    """Return the same by products of untransposed matrices alone; what has to be transposed is, beforehand.
 
     XLA's fast products for CPUs take no transposed left side; of the others [64, 64]ᵀ · [64, 64] takes twice, and the
     two-column gradient of a head seven times as long. The first layer's activations are made anew, turned around, from
     the few numbers of the observations: XLA would copy them element by element (an update takes 0.97 of the time).
+    For the gradient of few rows and a large kernel, two turns of the rows are less than one of the kernel (0.93 at 32
+    rows, [256, 256]); else they are more (0.92 at [64, 64] × 32, 0.97 at [256, 256] × 128).
     """
     if kernel.shape[1] < _NARROW:
         of_kernel = jax.lax.optimization_barrier(_transposed(cotangents) @ rows).T
@@ -139,7 +142,7 @@ def _gradients_on_cpu(
         of_kernel = turned @ cotangents
     else:
         of_kernel = _transposed(rows) @ cotangents
-    if 2 * rows.shape[0] <= kernel.shape[1]:
+    if kernel.shape[1] >= _WIDE and 4 * rows.shape[0] <= kernel.shape[1]:
         return _transposed(kernel @ _transposed(cotangents)), of_kernel
     return cotangents @ kernel.T, of_kernel
 

@@ -46,11 +46,11 @@ def textbook(params: Params, obs: jax.Array, depth: int) -> jax.Array:
     return hidden @ head["kernel"] + head["bias"][None]
 
 
-@pytest.mark.parametrize("rows", [5, 40])  # fewer than half of the units, and more: gradients are multiplied otherwise
+@pytest.mark.parametrize(("width", "rows"), [(32, 5), (256, 5), (256, 72)])  # gradients are multiplied in two ways
 @pytest.mark.parametrize("depth", [0, 1, 2, 3])
-def test_gradients_are_those_of_the_textbook(depth: int, rows: int) -> None:
-    exact = Config(hidden_width=32, hidden_layers=depth, linear=depth == 0)
-    hyperparams = defaults()._replace(hidden_width=32, hidden_layers=depth)
+def test_gradients_are_those_of_the_textbook(depth: int, width: int, rows: int) -> None:
+    exact = Config(hidden_width=width, hidden_layers=depth, linear=depth == 0)
+    hyperparams = defaults()._replace(hidden_width=width, hidden_layers=depth)
     params = network.init(prng.root(depth), hyperparams, exact)
     obs = jax.random.normal(jax.random.key(9), (rows, 4))
     ours = jax.grad(lambda p, x: jnp.sum(jnp.sin(network.q_values(p, x, hyperparams, exact))), (0, 1))(params, obs)

@@ -13,7 +13,7 @@ from jaxdqn.evaluate import Phase
 from jaxdqn.hyperparams import Hyperparams, defaults
 from jaxdqn.judging import NOBODY
 from jaxdqn.masks import all_finite
-from jaxdqn.population import Population
+from jaxdqn.population import _SCHEDULER, Population
 from tests.helpers import Lane, Named, agent_at, fixing, made, place, same, train
 
 BASE = defaults()._replace(
@@ -233,6 +233,20 @@ def test_no_loop_of_the_program_copies_the_replay() -> None:
     assert not copies
 
 
+@pytest.mark.slow
+def test_a_core_runs_its_kernels_in_the_order_that_saves_memory() -> None:
+    def memory(options: dict[str, str | bool]) -> int:
+        population = Population(small(hidden_width=256, batch_sizes=(128,)), Layout(rows=1, devices=1, block=1), 0)
+        population.compile(options)
+        assert population.compiled is not None
+        return population.compiled.memory_analysis().temp_size_in_bytes  # type: ignore[no-any-return]
+
+    side_by_side = {"xla_cpu_enable_concurrency_optimized_scheduler": True}
+    if "xla_cpu_scheduler_type" in _SCHEDULER:
+        side_by_side = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED"}
+    assert memory({}) < memory(side_by_side)
+
+
 def test_a_lane_with_one_parameter_that_is_not_finite_is_found() -> None:
     params = {"kernel": np.ones((3, 2, 2), np.float32), "bias": np.zeros((3, 2), np.float32)}
     params["kernel"][1, 0, 1] = np.inf
@@ -240,14 +254,15 @@ def test_a_lane_with_one_parameter_that_is_not_finite_is_found() -> None:
     assert all_finite(jax.tree.map(jax.numpy.asarray, params), 3).tolist() == [True, False, False]
 
 
-def test_a_core_goes_on_with_the_next_row_while_another_still_trains_this_one() -> None:
+def test_a_core_goes_on_with_all_that_waits_while_another_still_trains() -> None:
     layout = Layout(rows=2, devices=2, block=1)
     population = made(replace(CONFIG, env_steps=10**9), layout)
     both = {(0, 0): X, (1, 0): (4, 0, X[2])}
     population.dispatch(0, place(layout, both), np.array([3_000, 1], np.int32))
     population.dispatch(1, place(layout, both), np.array([1, 1], np.int32))
-    (long, short), (_, next_row) = population._progress
-    next_row.result()
+    (long, short), next_row = population._progress
+    for part in next_row:
+        part.result()
     assert short.done()
     assert not long.done()
     assert population.read(0).step[:, 0].tolist() == [3_000 * CONFIG.tick, CONFIG.tick]
