@@ -11,18 +11,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxdqn import network, prng, q_learning
+from jaxdqn import network, optimiser, prng, q_learning
 from jaxdqn.config import Config
 from jaxdqn.environment import EnvState, make
 from jaxdqn.hyperparams import Hyperparams
 from jaxdqn.network import Params
 from jaxdqn.replay import Transition
-
-_ADAM_B1, _ADAM_B2, _ADAM_EPS = 0.9, 0.999, 1e-8
-_ADAM = optax.scale_by_adam(_ADAM_B1, _ADAM_B2, _ADAM_EPS)
 
 
 class Actor(NamedTuple):
@@ -35,7 +31,7 @@ class Actor(NamedTuple):
     episode_return: Float[Array, ""]  # of the running episode
     return_sum: Float[Array, ""]  # of the finished episodes
     alive: Bool[Array, ""]  # false: frozen for good
-    diverged: Bool[Array, ""]  # a Q-value or a loss was not finite
+    diverged: Bool[Array, ""]  # a Q-value that it went by, or a loss, was not finite
 
 
 class Learner(NamedTuple):
@@ -113,7 +109,7 @@ def init(key: prng.Key, hyperparams: Hyperparams, config: Config) -> AgentState:
         learner=Learner(
             params=params,
             target_params=params,
-            opt_state=_ADAM.init(params),
+            opt_state=optimiser.init(params),
             updates=zero,
             loss_sum=jnp.zeros(()),
             last_copy=zero,
@@ -130,14 +126,21 @@ def observe(obs: Float[Array, " obs"], hyperparams: Hyperparams, config: Config)
     return jnp.where(hyperparams.normalize_obs, normal, obs)
 
 
+def explores(chance: Chance, actor: Actor, hyperparams: Hyperparams) -> Bool[Array, ""]:
+    """Return whether the next action is a random one, whatever the Q-values are."""
+    return chance.explore < q_learning.epsilon(actor.step, hyperparams)
+
+
 def act(
-    chance: Chance, actor: Actor, params: Params, hyperparams: Hyperparams, config: Config
+    chance: Chance, actor: Actor, q_values: Float[Array, " a"], hyperparams: Hyperparams, config: Config
 ) -> tuple[Actor, Transition]:
-    """Take one ε-greedy environment step; start a new episode where this one ends. A frozen agent stays as it is."""
+    """Take one ε-greedy environment step; start a new episode where this one ends. A frozen agent stays as it is.
+
+    `q_values` are those of what the agent observes; if it explores they may be anything.
+    """
     env = make(config.env)
-    q_values = network.q_values(params, actor.obs, hyperparams, config)
     greedy_action = jnp.argmax(q_values).astype(jnp.int32)
-    explore = chance.explore < q_learning.epsilon(actor.step, hyperparams)
+    explore = explores(chance, actor, hyperparams)
     action = jnp.where(explore, chance.action, greedy_action)
 
     after = env.step(chance.key_step, actor.env_state, action)
@@ -145,7 +148,7 @@ def act(
     done = after.terminated | after.truncated
     step, episodes = actor.step + 1, actor.episodes + done
     episode_return = actor.episode_return + after.reward
-    diverged = ~jnp.all(jnp.isfinite(q_values))
+    diverged = ~explore & ~jnp.all(jnp.isfinite(q_values))
     ended = diverged | (step >= config.env_steps)
     if config.episodes is not None:
         ended |= episodes >= config.episodes
@@ -194,42 +197,20 @@ def learn(
 ) -> Learner:
     """Make one gradient step with Adam (Kingma & Ba 2015) at environment step `step`, if it is `due` and finite."""
     value, gradient = jax.value_and_grad(loss)(learner.params, learner.target_params, batch, hyperparams, config)
-    norm = jax.lax.platform_dependent(gradient, cpu=optax.tree.norm, default=_norm_at_once)
+    norm = optimiser.global_norm(gradient)
     scale = hyperparams.max_grad_norm / jnp.maximum(norm, hyperparams.max_grad_norm)
+    clipped = jax.tree.map(lambda g: g * scale, gradient)
     finite = jnp.isfinite(value) & jnp.isfinite(norm)
     keep = due & finite & learner.finite
-
-    def update(new: Array, old: Array) -> Array:
-        return jnp.where(keep, new, old)
-
-    _, moments = _ADAM.update(jax.tree.map(lambda g: g * scale, gradient), learner.opt_state)
-    opt_state = jax.tree.map(update, moments, learner.opt_state)
-    # Kingma & Ba's order of computation, section 2: both bias corrections in one factor, outside the parameters.
-    correction = jnp.sqrt(1.0 - _ADAM_B2**opt_state.count)
-    rate = q_learning.learning_rate(step, hyperparams) * correction / (1.0 - _ADAM_B1**opt_state.count)
-    rate, floor = jax.lax.optimization_barrier((rate, _ADAM_EPS * correction))  # one power for all parameters
-    # A GPU makes moments and parameters in one kernel. A CPU would make each parameter's moments a second time.
-    opt_state = jax.lax.platform_dependent(opt_state, cpu=jax.lax.optimization_barrier, default=_as_it_is)
-
-    def descend(p: Array, mean: Array, square: Array) -> Array:
-        return update(p - rate * mean / (jnp.sqrt(square) + floor), p)
-
+    rate = q_learning.learning_rate(step, hyperparams)
+    params, opt_state = optimiser.step(learner.params, learner.opt_state, clipped, rate, keep)
     return learner._replace(
-        params=jax.tree.map(descend, learner.params, opt_state.mu, opt_state.nu),
+        params=params,
         opt_state=opt_state,
         updates=learner.updates + keep,
         loss_sum=learner.loss_sum + jnp.where(keep, value, 0.0),
         finite=learner.finite & (finite | ~due),
     )
-
-
-def _as_it_is(moments: optax.ScaleByAdamState) -> optax.ScaleByAdamState:
-    return moments
-
-
-def _norm_at_once(gradient: Params) -> Float[Array, ""]:
-    """Return the global norm in one kernel, where leaf by leaf would be one each."""
-    return jnp.linalg.norm(ravel_pytree(gradient)[0])
 
 
 def copy_to_target(learner: Learner, due: Bool[Array, ""], step: Int[Array, ""], hyperparams: Hyperparams) -> Learner:

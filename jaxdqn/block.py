@@ -1,8 +1,7 @@
 """A block of lanes: agents that are vmapped together and share one ring of replay memory.
 
-The only file with a `vmap` over agents, but for how they are judged. Under `vmap` a condition on an agent turns into a
-selection that pays for both branches; a block of a few lanes is therefore the unit of control flow: what no lane of a
-block needs is not computed.
+Under `vmap` a condition on an agent turns into a selection that pays for both branches; a block of a few lanes is
+therefore the unit of control flow: what no lane of a block needs is not computed.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import layout as memory
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from jaxdqn import agent, evaluate, prng, replay
+from jaxdqn import acting, agent, evaluate, prng, replay
+from jaxdqn.acting import Due
 from jaxdqn.agent import Actor, AgentState, Learner
 from jaxdqn.config import Config, Layout, bucket_of
 from jaxdqn.environment import make
@@ -25,16 +24,7 @@ from jaxdqn.evaluate import Stream
 from jaxdqn.hyperparams import Hyperparams, defaults, stack
 from jaxdqn.judging import NOBODY, Names, Record, score, validate
 from jaxdqn.masks import all_finite, if_any, over
-from jaxdqn.network import Params
-from jaxdqn.packing import Packed, pack, unpack
 from jaxdqn.replay import Replay
-
-
-class Due(NamedTuple):
-    """What a tick leaves to do."""
-
-    learn: Bool[Array, " lanes"]  # updates
-    judge: Bool[Array, " lanes"]  # a validation
 
 
 class Placement(NamedTuple):
@@ -91,7 +81,7 @@ def train_block(
 
         def act(state: tuple[Array, Actor, Replay, Due]) -> tuple[Array, Actor, Replay, Due]:
             num, actor, ring, _ = state
-            return num + 1, *_act(keys, actor, ring, block, config)
+            return num + 1, *acting.act(keys.act, actor, ring, block.agents.learner.params, block.hyperparams, config)
 
         num, block = carry
         nothing = jnp.zeros_like(started)
@@ -181,64 +171,6 @@ def _place(root: prng.Key, block: Block, placement: Placement, config: Config) -
     all_but_ring = (block.agents, block.hyperparams, block.names, block.record)
     agents, hyperparams, names, record = if_any(placement.fresh, write, all_but_ring)
     return Block(agents, hyperparams, names, record, block.replay)
-
-
-def _act(keys: agent.Keys, before: Actor, ring: Replay, block: Block, config: Config) -> tuple[Actor, Replay, Due]:
-    """Let every living agent of a block take `config.tick` environment steps; return what is then due."""
-
-    def chances(key: prng.Key, first_step: Int[Array, ""], hyperparams: Hyperparams) -> agent.Chance:
-        given = config.specialise(hyperparams)
-        return jax.vmap(lambda i: agent.chance(key, first_step + i, given, config))(jnp.arange(config.tick))
-
-    def act_one(
-        chance: agent.Chance, actor: agent.Actor, params: Params, hyperparams: Hyperparams
-    ) -> tuple[agent.Actor, replay.Transition]:
-        return agent.act(chance, actor, params, config.specialise(hyperparams), config)
-
-    def act(actor: agent.Actor, chance: agent.Chance) -> tuple[agent.Actor, replay.Transition]:
-        params = jax.tree.map(_as_stored, block.agents.learner.params)
-        return jax.vmap(act_one)(chance, actor, params, block.hyperparams)
-
-    def in_turns(before: Actor, drawn: agent.Chance) -> tuple[Actor, Array]:
-        def turn(packed: Packed, chance: agent.Chance) -> tuple[Packed, Array]:
-            actor, transitions = act(unpack(packed, before), chance)
-            return pack(actor), replay.rows(transitions)
-
-        packed, steps = jax.lax.scan(turn, pack(before), drawn)
-        return unpack(packed, before), steps
-
-    def without_turns(before: Actor, drawn: agent.Chance) -> tuple[Actor, Array]:
-        actor, transitions = jax.lax.scan(act, before, drawn, unroll=_unroll(config.tick))
-        return actor, replay.rows(transitions)
-
-    with jax.named_scope("draw"):
-        drawn = jax.vmap(chances, out_axes=1)(keys.act, before.step, block.hyperparams)
-    with jax.named_scope("step"):
-        on_cpu = in_turns if config.tick > 1 else without_turns  # a single step has no loop that carries anything
-        actor, steps = jax.lax.platform_dependent(before, drawn, cpu=on_cpu, default=without_turns)
-    with jax.named_scope("add"):
-        ring = replay.add(ring, steps)
-    whole = (actor.step - before.step == config.tick) & ~actor.diverged
-    hyperparams = config.specialise(block.hyperparams)
-    learn = whole & (actor.step % hyperparams.train_period == 0) & (actor.step >= hyperparams.warmup_steps)
-    if not config.rungs:
-        return actor, ring, Due(learn, jnp.zeros_like(learn))
-    at_rung = whole & jnp.any(actor.step[:, None] == jnp.array(config.rungs)[None], axis=1)
-    ended = before.alive & ~actor.alive if config.keep_best else jnp.zeros_like(at_rung)
-    return actor, ring, Due(learn, (at_rung | ended) & ~actor.diverged)
-
-
-def _as_stored(leaf: Array) -> Array:
-    """Keep XLA from turning an array around for one reader: on a GPU that copied the parameters in every tick."""
-    return memory.with_layout_constraint(leaf, memory.Layout(major_to_minor=tuple(range(leaf.ndim))))
-
-
-def _unroll(tick: int) -> int:
-    """Return how many steps of a tick one turn of their loop makes on a GPU: without turns nothing is carried over.
-
-    On a CPU XLA would compute each step's state anew for all that needs it.
-    """
-    return max(steps for steps in range(1, 9) if tick % steps == 0)
 
 
 def _do(root: prng.Key, keys: agent.Keys, block: Block, due: Due, config: Config, layout: Layout) -> Block:

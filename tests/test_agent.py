@@ -7,7 +7,7 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from jaxdqn import agent, prng
+from jaxdqn import agent, network, optimiser, prng
 from jaxdqn.agent import Learner
 from jaxdqn.config import Config
 from jaxdqn.hyperparams import Hyperparams, defaults
@@ -34,7 +34,7 @@ def batches(num: int, size: int) -> Transition:
 
 def learner_of(params: Params) -> Learner:
     state = agent.init(prng.root(0), defaults(), Config()).learner
-    moments = agent._ADAM.init(params)
+    moments = optimiser.init(params)
     return state._replace(params=params, target_params=jax.tree.map(lambda x: 0.9 * x, params), opt_state=moments)
 
 
@@ -131,7 +131,8 @@ def test_a_greedy_agent_takes_the_best_action_and_a_random_one_any() -> None:
     def actions(hyperparams: Hyperparams) -> set[int]:
         def one(step: jax.Array) -> jax.Array:
             chance = agent.chance(keys.act, step, hyperparams, Config())
-            return agent.act(chance, state.actor, state.learner.params, hyperparams, Config())[1].action
+            q_values = network.q_values(state.learner.params, state.actor.obs, hyperparams, Config())
+            return agent.act(chance, state.actor, q_values, hyperparams, Config())[1].action
 
         return set(np.asarray(jax.vmap(one)(jnp.arange(50))).tolist())
 
