@@ -17,7 +17,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from jaxdqn import mirror, saved_agent
+from jaxdqn import agent_directory, mirror
 from jaxdqn.files import write_whole
 from jaxdqn.follower import PATIENCE_S, low_priority
 from jaxdqn.mirror import Piece
@@ -160,7 +160,7 @@ class Backup:
         output = self._log.parent
         agents: list[Path] = []
         with contextlib.suppress(ValueError):  # there is no winner
-            agents = saved_agent.find(output)
+            agents = agent_directory.find(output)
         for about in agents:
             for path in (about.with_suffix(".safetensors"), about):
                 self._send(path, path.relative_to(output))

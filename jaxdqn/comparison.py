@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxdqn import cost, devices, grid, space
+from jaxdqn import cost, devices, grid, space_config
 from jaxdqn.compiling import Compiling
 from jaxdqn.config import Config, Layout
 from jaxdqn.files import read_at_most, write_whole
@@ -136,13 +136,13 @@ def run(
         stopped: ends it; the study that is cut off is not yielded, since half of it can't be compared.
         make_population: what trains.
     """
-    config, platform = space.config(searched), devices.platform()
-    largest_block = cost.largest_block(config, space.is_mixed(searched), platform)
+    config, platform = space_config.of(searched), devices.platform()
+    largest_block = cost.largest_block(config, space_config.is_mixed(searched), platform)
     population = make_population(config, devices.choose_layout(how.lanes, largest_block=largest_block), 0)
     population.compile()
     for sampler, seed in wanted:
         population.seed = np.uint32(seed)
-        lanes = Lanes(population, space.common_period(searched))
+        lanes = Lanes(population, space_config.common_period(searched))
         with tempfile.TemporaryDirectory() as directory:
             study = open_study(Path(directory) / "study.log", "comparison", searched, {}, sampler, seed)
             for _ in sweep(lanes, study, searched, Limits(how.trials), searched.seeds, stopped):

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import jax
 
-from jaxdqn import compile_cache, cost, devices, space
+from jaxdqn import compile_cache, cost, devices, space_config
 from jaxdqn.config import Config, Layout
 from jaxdqn.lanes import Trainer
 from jaxdqn.opening import Opened
@@ -27,7 +27,7 @@ MakePopulation = Callable[[Config, Layout, int], Compiling]
 def compiled(opened: Opened, make_population: MakePopulation, show: Callable[[str], None]) -> tuple[Compiling, float]:
     """Compile the population, with half of the lanes for as long as the devices' memory is too small."""
     layout, seconds = opened.layout, 0.0
-    largest_block = cost.largest_block(opened.config, space.is_mixed(opened.plan.space), devices.platform())
+    largest_block = cost.largest_block(opened.config, space_config.is_mixed(opened.plan.space), devices.platform())
     if unused := compile_cache.use(devices.platform(), opened.plan.settings.cache):
         show(unused)
     while True:

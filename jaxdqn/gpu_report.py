@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from jaxdqn import devices, gpu_plan
+from jaxdqn import devices, gpu_plan, space_config
 from jaxdqn.config import Config, Layout
 from jaxdqn.gpu_targets import Target, check_plugin
 from jaxdqn.hyperparams import Hyperparams
 from jaxdqn.population import Population
-from jaxdqn.space import Space, config, middle
+from jaxdqn.space import Space, middle
 from jaxdqn.workload import fill, for_ever, go_on, lived
 
 _COLOURS = {"products": "#0072b2", "other kernels": "#9aa0a6", "copies": "#d55e00"}
@@ -33,7 +33,7 @@ def plan(
         ModuleNotFoundError: JAX's CUDA plug-in is not installed.
     """
     check_plugin()
-    settings = config(space)
+    settings = space_config.of(space)
     layout = devices.lay_out(lanes, 1, largest_block, "gpu")
     progress(f"compiling {layout.rows} rows of {layout.block} lanes for {target.name}, which takes a minute or two")
     start = time.perf_counter()

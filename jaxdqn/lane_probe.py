@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool
 from scipy.stats import qmc
 
-from jaxdqn import auto_lanes, cost, devices, memory, parzen, space
+from jaxdqn import auto_lanes, cost, devices, memory, parzen, space_config
 from jaxdqn.auto_lanes import Choice
 from jaxdqn.block import Placement
 from jaxdqn.config import Config, Layout
@@ -79,7 +79,7 @@ def _tried(searched: Space, config: Config, num_devices: int, most: int, show: S
     if platform == "gpu":
         start = auto_lanes.launch_bound(typical(searched, AGENTS), config, SPEEDS[platform])
     else:  # where a launch costs next to nothing the search starts at what is known to suit
-        largest = cost.largest_block(config, space.is_mixed(searched), platform)
+        largest = cost.largest_block(config, space_config.is_mixed(searched), platform)
         start = devices.choose_layout(None, num_devices, largest).block
     return auto_lanes.knee(Probe(searched, config, num_devices, show).pairs, start, most)
 
@@ -105,7 +105,7 @@ class Probe:
     def __init__(self, searched: Space, config: Config, num_devices: int, show: Show) -> None:
         """Compile nothing yet."""
         self.searched, self.config, self.num_devices, self._show = searched, config, num_devices, show
-        self._period = max(1, space.common_period(searched) // config.tick)
+        self._period = max(1, space_config.common_period(searched) // config.tick)
         self._ticks = 0  # of a span; known once one was measured
         self._tried: dict[int, _Blocks] = {}
         self._spent_s = 0.0

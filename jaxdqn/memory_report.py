@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from jaxdqn import cost, devices, memory, space
+from jaxdqn import cost, devices, memory, space, space_config
 from jaxdqn.config import Config
 from jaxdqn.gpu_targets import TARGETS
 from jaxdqn.population import Population
@@ -30,8 +30,8 @@ def measure(name: str, lanes: int | None = None, progress: Callable[[str], None]
         ValueError: the space or the lanes are not as they should be.
     """
     searched = space.load(name)
-    config, platform = space.config(searched), devices.platform()
-    layout = devices.choose_layout(lanes, None, cost.largest_block(config, space.is_mixed(searched), platform))
+    config, platform = space_config.of(searched), devices.platform()
+    layout = devices.choose_layout(lanes, None, cost.largest_block(config, space_config.is_mixed(searched), platform))
     progress(f"compiling the {searched.name} space for {layout.lanes} lanes")
     population = Population(config, layout, 0)
     population.compile()

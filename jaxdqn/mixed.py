@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from jaxdqn import cost, devices, space
+from jaxdqn import cost, devices, space, space_config
 from jaxdqn.accounts import Accounts
 from jaxdqn.benchmark import UniformPopulation
 from jaxdqn.block import Placement, Progress
@@ -101,15 +101,15 @@ class MixedPopulation:
     def __init__(self, name: str, platform: str, lanes: int | None = None, **overrides: Any) -> None:
         """Compile the program of space `name` and begin a search in it."""
         self.space = space.load(name, eval_episodes=_EPISODES, **overrides)
-        self.config = space.config(self.space)
-        largest_block = cost.largest_block(self.config, space.is_mixed(self.space), platform)
+        self.config = space_config.of(self.space)
+        largest_block = cost.largest_block(self.config, space_config.is_mixed(self.space), platform)
         self.layout = devices.choose_layout(lanes, largest_block=largest_block)
         population, self.accounts = Population(self.config, self.layout, 0), Accounts()
         self.compile_s = population.compile()
         self._trainer = _Counted(population)
         self._directory = tempfile.TemporaryDirectory()
         self._study = open_study(Path(self._directory.name) / "study.log", name, self.space, {}, "random", 0)
-        filled = Lanes(self._trainer, space.common_period(self.space), self.accounts)
+        filled = Lanes(self._trainer, space_config.common_period(self.space), self.accounts)
         self._events = sweep(filled, self._study, self.space, Limits(trials=_TRIALS))
 
     def span(self, seconds: float) -> Work:

@@ -145,11 +145,11 @@ def show_report(output: Path, height: int = 800) -> None:
 def show_winner(output: Path, episodes: int = EPISODES) -> None:
     """Let the winner of a sweep play fresh episodes: what it returns, and how it looks."""
     _prepare()
-    from jaxdqn import environment, play, render, saved_agent
+    from jaxdqn import agent_directory, environment, play, render, saved_agent
     from jaxdqn.reporting import ANIMATION
 
     try:
-        agent = max(map(saved_agent.load, saved_agent.find(output)), key=lambda agent: agent.mean_return)
+        agent = max(map(saved_agent.load, agent_directory.find(output)), key=lambda agent: agent.mean_return)
     except ValueError as error:
         say(f"No winner yet: {_in_python(str(error))}", loud=True)
         return

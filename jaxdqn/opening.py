@@ -6,17 +6,34 @@ import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 
-from jaxdqn import compile_cache, cost, devices, files, fingerprint, grid, records, restoring, space, study
+from jaxdqn import (
+    compile_cache,
+    cost,
+    devices,
+    files,
+    fingerprint,
+    grid,
+    records,
+    restoring,
+    space,
+    space_config,
+    study,
+)
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import SPEEDS
 from jaxdqn.database import path_of
+from jaxdqn.journal import is_blank
 from jaxdqn.plan import AUTO, Plan, Settings
-from jaxdqn.storage import StorageSink, check_log, check_study, open_followed, open_storage
+from jaxdqn.storage import check_study, open_followed, open_storage
+from jaxdqn.storage_sink import StorageSink
 from jaxdqn.study import Study
+
+_RESULTS = ("agents", "snapshots", "report", "report.html", "mlflow.db")  # of a sweep, besides its log and its storage
 
 
 @dataclass(frozen=True)
@@ -38,8 +55,8 @@ def open_plan(plan: Plan, show: Callable[[str], None] = lambda _: None) -> Opene
         ValueError: devices, output, log, storage or sampler are not as the settings say.
     """
     settings = plan.settings
-    config, platform = space.config(plan.space), devices.platform()
-    largest_block = cost.largest_block(config, space.is_mixed(plan.space), platform)
+    config, platform = space_config.of(plan.space), devices.platform()
+    largest_block = cost.largest_block(config, space_config.is_mixed(plan.space), platform)
     lanes = None if settings.lanes == AUTO else settings.lanes
     layout = devices.choose_layout(lanes, settings.devices, largest_block)
     if plan.sampler == "grid":
@@ -81,6 +98,26 @@ def open_plan(plan: Plan, show: Callable[[str], None] = lambda _: None) -> Opene
         opened.close()
         raise
     return Opened(plan, config, layout, opened, None if plan.storage is None else connect, restored)
+
+
+def check_log(log: Path) -> bool:
+    """Return whether a log is there that holds anything.
+
+    Raises:
+        ValueError: none is, but the results of a sweep that must have had one are.
+    """
+    if not is_blank(log):
+        return True
+    found = [name for name in _RESULTS if _holds_anything(log.with_name(name))]
+    if found:
+        what = "holds no whole record" if log.exists() else "is not there"
+        there = f"{', '.join(found)} in {str(log.parent)!r} are an earlier sweep's"
+        raise ValueError(f"the log {log} {what}, but {there}: restore the log, or move the directory away")
+    return False
+
+
+def _holds_anything(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _settled(plan: Plan, config: Config, layout: Layout, where: dict[str, Any], show: Callable[[str], None]) -> Layout:

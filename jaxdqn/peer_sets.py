@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxdqn import cost, devices, space
+from jaxdqn import cost, devices, space, space_config
 from jaxdqn.config import Config, bucket_of
 from jaxdqn.cost import Speed
 from jaxdqn.host_agent import Agent
@@ -58,7 +58,7 @@ def load_sets(path: Path) -> Sets:
         for name, domain in own.searched.items():
             if not domain._contains(domain.to_internal_repr(params[name])):
                 raise ValueError(f"set {number}: {name} = {params[name]} is none of space {base.name!r}")
-    return Sets(own, space.config(own), [own.hyperparams(params) for params in content["sets"]])
+    return Sets(own, space_config.of(own), [own.hyperparams(params) for params in content["sets"]])
 
 
 def updates_in(hyperparams: Hyperparams, env_steps: int) -> int:
@@ -74,7 +74,7 @@ class Ours:
     def __init__(self, sets: Sets) -> None:
         """Compile it."""
         self.sets, self.runs = sets, 0
-        largest = cost.largest_block(sets.config, space.is_mixed(sets.space), devices.platform())
+        largest = cost.largest_block(sets.config, space_config.is_mixed(sets.space), devices.platform())
         # Two rows, as a sweep has: whoever ends makes room for the next, and nobody waits while the host reads a row.
         lanes = min(len(sets.hyperparams), 2 * devices.num_devices())
         layout = devices.choose_layout(lanes, largest_block=largest)
@@ -85,7 +85,7 @@ class Ours:
         """Train and judge all sets at once, each time on other seeds; answer as a peer does."""
         numbered = [Agent(i, self.runs, one) for i, one in enumerate(self.sets.hyperparams)]
         self.runs += 1
-        lanes = Lanes(self.population, space.common_period(self.sets.space))
+        lanes = Lanes(self.population, space_config.common_period(self.sets.space))
         # The longest first: the last ones to begin are short, and the devices are done at the same time.
         seconds = self.sets.seconds(self.population.speed)
         lanes.queue = sorted(numbered, key=lambda agent: -seconds[agent.trial])

@@ -11,7 +11,7 @@ from jaxdqn.events import TrialEnded, Visited
 from jaxdqn.follower import FINISHED, PATIENCE_S, Conclusion, Follower, Metric, Sink, Trial, TrialDetail
 from jaxdqn.host_agent import Agent
 from jaxdqn.plan import Plan
-from jaxdqn.storage import StorageSink
+from jaxdqn.storage_sink import StorageSink
 from jaxdqn.study import Study
 from jaxdqn.tracking import ALL_UP_TO, BEST_KEPT, MlflowSink
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jaxdqn import play, render, saved_agent
+from jaxdqn import agent_directory, play, render, saved_agent
 from jaxdqn.history import History, fresh_seeds
 from jaxdqn.report import write_report
 from jaxdqn.report_data import ReportData
@@ -44,7 +44,7 @@ def _animation(output: Path, trial: int, env: str) -> Path | None:
     path = output / "agents" / ANIMATION
     try:
         render.check(env, path)
-        agent = max(map(saved_agent.load, saved_agent.find(output, trial)), key=lambda agent: agent.mean_return)
+        agent = max(map(saved_agent.load, agent_directory.find(output, trial)), key=lambda agent: agent.mean_return)
     except ValueError:  # none was saved, or can't be drawn, or was changed: evaluate.py says what is wrong
         return None
     render.animation(path, play.episode(agent, seed=0))

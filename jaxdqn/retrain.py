@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jaxdqn import compile_cache, confirm, cost, devices, space
+from jaxdqn import compile_cache, confirm, cost, devices, space, space_config
 from jaxdqn.confirm import Candidate, Confirmation
 from jaxdqn.evaluate import Phase
 from jaxdqn.events import Event
@@ -101,7 +101,7 @@ def retrain(
     Compiled programs are kept for the next start, unless `cache` says not to.
     """
     stop = stop or threading.Event()
-    config = space.config(task.space)
+    config = space_config.of(task.space)
     lanes = min(task.seeds, devices.choose_layout().lanes)
     layout = devices.choose_layout(lanes, largest_block=cost.largest_block(config, False, devices.platform()))
     if ignored := devices.ignored_gpu():
@@ -118,7 +118,7 @@ def retrain(
         if task.save is not None:
             save_agent(task.save, agent, f"retrain-{task.seed}", config, task.seed, task.space.solved)
 
-    filled = Lanes(population, space.common_period(task.space))
+    filled = Lanes(population, space_config.common_period(task.space))
     for event in confirm.train_anew(filled, records, [candidate], Phase.RETRAIN, task.seeds, stop.is_set, keep):
         show(event)
     return confirm.confirmation(records, candidate, Phase.RETRAIN, task.seeds, task.space), compile_s

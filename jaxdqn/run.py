@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxdqn import devices, history, saved_agent, snapshot, space
+from jaxdqn import agent_directory, devices, history, snapshot, space_config
 from jaxdqn.accounts import Accounts
 from jaxdqn.compiling import CompileCounter, MakePopulation, compiled
 from jaxdqn.config import Layout
@@ -148,7 +148,7 @@ def _train(
         limit = round(settings.snapshot_mib * 2**20)
         snapshots = Snapshots(plan.output / _SNAPSHOTS, owner, settings.snapshot_every, limit)
     compiles = CompileCounter()
-    lanes = Lanes(population, space.common_period(plan.space), accounts)
+    lanes = Lanes(population, space_config.common_period(plan.space), accounts)
     with compiles:
         for event in stages.run(lanes, stop.is_set, started, snapshots):
             if isinstance(event, Visited):
@@ -195,8 +195,8 @@ def _conclude(plan: Plan, stages: Stages, show: Show, report: bool) -> tuple[Con
     agents: dict[int, list[Path]] = {}
     if confirmed:
         with contextlib.suppress(ValueError, OSError):  # somebody has taken the files away
-            saved_agent.mark_winner(plan.output, confirmed[0].number)
-            paths = saved_agent.find(plan.output, confirmed[0].number)
+            agent_directory.mark_winner(plan.output, confirmed[0].number)
+            paths = agent_directory.find(plan.output, confirmed[0].number)
             both = [file for path in paths for file in (path, path.with_suffix(".safetensors"))]
             agents[confirmed[0].number] = both
     summaries = [one.summary() for one in confirmed]

@@ -39,7 +39,6 @@ import json
 import math
 import os
 import platform
-import re
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -50,8 +49,9 @@ import safetensors
 import safetensors.numpy
 
 from jaxdqn import environment
+from jaxdqn.checked_json import is_number, parse_object, take
 from jaxdqn.config import Config
-from jaxdqn.files import flush_directory, publish, read_at_most, stage, write_whole
+from jaxdqn.files import flush_directory, publish, read_at_most, stage
 from jaxdqn.hyperparams import Hyperparams, check_value
 from jaxdqn.network import Params
 from jaxdqn.redact import short
@@ -60,7 +60,6 @@ FORMAT, FORMAT_VERSION = "jaxdqn agent", 1
 MAX_JSON_BYTES = 1_000_000
 _MAX_HEADER_BYTES = 100_000  # of a file of weights, besides the weights
 _PACKAGES = ("jaxdqn", "jax", "flax", "gymnax", "numpy")
-_WINNER = "winner.json"
 
 
 def versions() -> dict[str, str]:
@@ -200,7 +199,7 @@ def check(agent: SavedAgent, tensors: dict[str, np.ndarray]) -> None:
     if not all(value > 0 for value in agent.obs_std):
         raise ValueError(f"normalisation.std = {short(agent.obs_std)} is not allowed: numbers above 0")
     for name in ("mean_return", "std_return"):
-        if not _is_number(agent.scores.get(name, 0.0)):
+        if not is_number(agent.scores.get(name, 0.0)):
             raise ValueError(f"scores.{name} = {short(agent.scores[name])} is not allowed: a finite number")
     shapes = _shapes(agent)
     if tensors.keys() != shapes.keys():
@@ -212,64 +211,6 @@ def check(agent: SavedAgent, tensors: dict[str, np.ndarray]) -> None:
             raise ValueError(f"tensor {name} is {found}: float32 of shape {list(shape)} is allowed")
         if not np.isfinite(tensor).all():
             raise ValueError(f"tensor {name} holds {tensor[~np.isfinite(tensor)][0]}: finite numbers are allowed")
-
-
-def path_of(output: Path, trial: int, phase: str, seed_index: int) -> Path:
-    """Return where the agent of a trial is saved in a sweep's directory."""
-    return output / "agents" / f"trial-{trial}" / f"{phase}-{seed_index}.json"
-
-
-def mark_winner(output: Path, trial: int) -> None:
-    """Write down which trial's agents are the ones to take."""
-    path = output / "agents" / _WINNER
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps({"trial": trial}).encode())
-
-
-def find(output: Path, trial: int | None = None) -> list[Path]:
-    """Return the saved agents of a trial (None: the winner), by phase and seed index.
-
-    Raises:
-        ValueError: there are none; says what there is.
-    """
-    try:
-        return _find(output, trial)
-    except OSError as error:
-        raise ValueError(f"{str(output)!r} can't be read: {error.strerror or error}") from error
-
-
-def _find(output: Path, trial: int | None) -> list[Path]:
-    agents = output / "agents"
-    if not output.is_dir():
-        raise ValueError(f"{str(output)!r} is no directory: give the --output of a sweep")
-    known = sorted(
-        int(found[1])
-        for path in (agents.iterdir() if agents.is_dir() else ())
-        if (found := re.fullmatch(r"trial-([0-9]{1,18})", path.name)) and _agents_in(path)
-    )
-    if not known:
-        raise ValueError(f"no saved agents in {str(output)!r}: is it the --output of a sweep that has come to its end?")
-    there = f"trial{'s' if len(known) > 1 else ''} {', '.join(map(str, known[:20]))}{', …' if known[20:] else ''}"
-    if trial is None and not (agents / _WINNER).exists():
-        raise ValueError(f"no winner is marked in {str(output)!r}: give --trial; there are agents of {there}")
-    chosen = _winner(agents / _WINNER) if trial is None else trial
-    if chosen not in known:
-        raise ValueError(f"trial {chosen} has no saved agent in {str(output)!r}: there are agents of {there}")
-    return _agents_in(agents / f"trial-{chosen}")
-
-
-def _agents_in(directory: Path) -> list[Path]:
-    inside = directory.iterdir() if directory.is_dir() else ()
-    found = [(re.fullmatch(r"([a-z]+(?:-[0-9]{1,10})?)-([0-9]{1,9})\.json", path.name), path) for path in inside]
-    return [path for _, _, path in sorted((name[1], int(name[2]), path) for name, path in found if name)]
-
-
-def _winner(path: Path) -> int:
-    try:
-        trial = _take(_object(read_at_most(path, 1_000)), "trial", int)
-    except ValueError as error:
-        raise ValueError(f"{str(path)!r} names no winner: {error}; give --trial") from error
-    return int(trial)
 
 
 def _paths(path: Path) -> tuple[Path, Path]:
@@ -292,15 +233,15 @@ def _network(agent: SavedAgent) -> dict[str, Any]:
 
 
 def _load(about: Path) -> SavedAgent:
-    content = _object(read_at_most(about, MAX_JSON_BYTES))
+    content = parse_object(read_at_most(about, MAX_JSON_BYTES))
     if content.get("format") != FORMAT:
         raise ValueError(f"format = {short(content.get('format'))} is not allowed: {FORMAT!r}")
     if content.get("format_version") != FORMAT_VERSION or isinstance(content["format_version"], bool):
         raise ValueError(f"format_version = {short(content.get('format_version'))} is not known: {FORMAT_VERSION} is")
-    env = _take(content, "environment", str)
+    env = take(content, "environment", str)
     environment.make(env)
-    hyperparams = _hyperparams(_take(content, "hyperparameters", dict))
-    normalisation = _take(content, "normalisation", dict) if content.get("normalisation") is not None else {}
+    hyperparams = _hyperparams(take(content, "hyperparameters", dict))
+    normalisation = take(content, "normalisation", dict) if content.get("normalisation") is not None else {}
     agent = SavedAgent(
         env=env,
         params={},
@@ -308,15 +249,15 @@ def _load(about: Path) -> SavedAgent:
         obs_mean=_numbers(normalisation, "mean"),
         obs_std=_numbers(normalisation, "std"),
         key=_key(content),
-        scores=_take(content, "scores", dict),
-        versions=_take(content, "versions", dict),
+        scores=take(content, "scores", dict),
+        versions=take(content, "versions", dict),
     )
     if content.get("network") != _network(agent):
         raise ValueError(
             f"network = {short(content.get('network'))} does not fit {env} and its hyperparameters: "
             f"{short(_network(agent))} does"
         )
-    tensors = _tensors(about, _take(content, "weights", dict), agent)
+    tensors = _tensors(about, take(content, "weights", dict), agent)
     check(agent, tensors)
     for name, tensor in tensors.items():
         layer, array = name.split(".")
@@ -326,7 +267,7 @@ def _load(about: Path) -> SavedAgent:
 
 def _tensors(about: Path, weights: dict[str, Any], agent: SavedAgent) -> dict[str, np.ndarray]:
     """Read, compare and parse the file of weights; nothing of it is looked at before its hash is right."""
-    name, expected = _take(weights, "file", str), _take(weights, "sha256", str)
+    name, expected = take(weights, "file", str), take(weights, "sha256", str)
     if name in ("", ".", "..") or Path(name).name != name or "\\" in name:
         raise ValueError(f"weights.file = {short(name)} is not allowed: the bare name of a file in the same directory")
     file = about.parent / name
@@ -346,7 +287,7 @@ def _tensors(about: Path, weights: dict[str, Any], agent: SavedAgent) -> dict[st
 
 def _key(content: dict[str, Any]) -> dict[str, Any]:
     """Return where an agent's random streams come from, whose numbers are whole and whose phase is a word."""
-    key = _take(content, "key", dict)
+    key = take(content, "key", dict)
     for name, value in key.items():
         word = isinstance(value, str) and value.isidentifier() and value.isascii()
         if not (word or (isinstance(value, int) and not isinstance(value, bool))):
@@ -362,33 +303,8 @@ def _hyperparams(content: dict[str, Any]) -> Hyperparams:
     return Hyperparams(**{name: check_value(name, value) for name, value in content.items()})
 
 
-def _object(content: bytes) -> dict[str, Any]:
-    def refuse(constant: str) -> float:
-        raise ValueError(f"{constant} is no JSON")
-
-    try:
-        found = json.loads(content.decode(), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"it is no JSON object: {short(found)}")
-    return found
-
-
-def _take(content: dict[str, Any], name: str, kind: type) -> Any:
-    value = content.get(name)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        allowed = {dict: "an object", str: "a string", int: "a whole number", list: "a list"}[kind]
-        raise ValueError(f"{name} = {short(value)} is not allowed: {allowed}")
-    return value
-
-
 def _numbers(content: dict[str, Any], name: str) -> tuple[float, ...]:
-    values = _take(content, name, list) if content else []
-    if not all(map(_is_number, values)):
+    values = take(content, name, list) if content else []
+    if not all(map(is_number, values)):
         raise ValueError(f"normalisation.{name} = {short(values)} is not allowed: finite numbers")
     return tuple(map(float, values))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

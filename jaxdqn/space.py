@@ -1,4 +1,4 @@
-"""Search spaces: TOML files -> Optuna distributions -> `Hyperparams`, and the static `Config` that serves them all.
+"""Search spaces: TOML files -> Optuna distributions -> `Hyperparams`.
 
 A hyperparameter is a fixed value or a domain: `{ low, high, log?, step? }` or `{ choices = [...] }`. Presets are such
 files, shipped in `jaxdqn/spaces/`.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import itertools
 import json
-import math
 import tomllib
 import warnings
 from collections.abc import Sequence
@@ -18,7 +17,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jax
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -28,15 +26,13 @@ from optuna.distributions import (
 )
 
 from jaxdqn import environment
-from jaxdqn.config import Config
 from jaxdqn.hyperparams import KINDS, Hyperparams, check_value, defaults
 from jaxdqn.redact import short
 
-FRESH_EPISODES = 1_000  # greedy episodes that judge an agent trained anew
 _LATER = ("proof_episodes", "minimize")  # settings that older studies do not have: theirs are those without
 OBJECTIVES = ("num_parameters",)  # that may be minimised
 MAX_FILE_BYTES = 1_000_000
-_LARGEST = 2**30
+LARGEST = 2**30
 
 
 @dataclass(frozen=True)
@@ -131,54 +127,6 @@ def load(name: str, **overrides: Any) -> Space:
         raise ValueError(f"space {short(name)}: {error}") from error
 
 
-def config(space: Space) -> Config:
-    """Return the static settings that serve every agent of a space: the largest shapes, and what never varies."""
-    env = environment.make(space.env)
-    steps = min(space.env_steps or _LARGEST, (space.episodes or _LARGEST) * env.time_limit)
-    rungs = tuple(rung for rung in space.rungs if rung <= steps)
-    tick = math.gcd(*_values_gcd(space, "train_period"), *rungs)
-    largest = {name: _bounds(space, name)[1] for name in ("buffer_size", "hidden_width", "hidden_layers")}
-    slots = math.ceil(min(int(largest["buffer_size"]), steps) / tick) * tick
-    fixed = {k: v for k, v in defaults()._asdict().items() if k not in space.searched} | space.fixed
-    normalises = bool(_bounds(space, "normalize_obs")[1])
-    needed = normalises or space.seeds > 1
-    random = environment.random_policy(jax.random.key(0), env) if needed else environment.RandomPolicy((), (), math.nan)
-    return Config(
-        env=space.env,
-        env_steps=steps,
-        episodes=space.episodes,
-        eval_episodes=space.eval_episodes,
-        fresh_episodes=FRESH_EPISODES,
-        rungs=rungs,
-        validation_episodes=space.validation_episodes,
-        proof_episodes=space.proof_episodes,
-        keep_best=space.keep_best and bool(rungs),
-        stop_when_perfect=space.stop_when_perfect and bool(rungs) and env.perfect_return is not None,
-        tick=tick,
-        slots=slots,
-        batch_sizes=_batch_shapes(space),
-        hidden_width=int(largest["hidden_width"]),
-        hidden_layers=int(largest["hidden_layers"]),
-        linear=_bounds(space, "hidden_layers")[0] == 0,
-        fixed=tuple(sorted(fixed.items())),
-        obs_mean=random.obs_mean if normalises else (),
-        obs_std=random.obs_std if normalises else (),
-        diverged_return=random.mean_return if space.seeds > 1 else 0.0,
-    )
-
-
-def common_period(space: Space) -> int:
-    """Return the least common multiple of the train periods of a space, 1 where it would be large."""
-    values = choices(space, "train_period")
-    multiple = math.lcm(*map(int, values)) if values else 1
-    return multiple if multiple <= 4_096 else 1
-
-
-def is_mixed(space: Space) -> bool:
-    """Return whether agents of a space differ in when they make updates, or in the shape of those."""
-    return bool({"train_period", "gradient_steps"} & space.searched.keys()) or len(_batch_shapes(space)) > 1
-
-
 def middle(domain: BaseDistribution) -> Any:
     """Return a value in the middle of a domain."""
     if isinstance(domain, CategoricalDistribution):
@@ -235,7 +183,7 @@ def _parse(name: str, content: dict[str, Any]) -> Space:
     for needs in ("keep_best", "stop_when_perfect"):
         if getattr(space, needs) and not space.rungs:
             raise ValueError(f"{needs} = true needs rungs: at least one within the budget")
-    batch_size, buffer_size = _bounds(space, "batch_size")[1], _bounds(space, "buffer_size")[0]
+    batch_size, buffer_size = bounds(space, "batch_size")[1], bounds(space, "buffer_size")[0]
     if batch_size > buffer_size:
         raise ValueError(f"batch_size {batch_size} is above the replay capacity: buffer_size may be {buffer_size}")
     return space
@@ -267,10 +215,10 @@ def check_setting(key: str, value: Any) -> Any:
             return value
         raise ValueError(f"minimize = {short(value)} is not allowed: {', '.join(OBJECTIVES)}")
     if key == "solved_return":
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST:
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST:
             return float(value)
         raise ValueError(f"solved_return = {short(value)} is not allowed: a finite number")
-    limit = {"episodes": _LARGEST, "env_steps": _LARGEST, "seeds": 10_000}.get(key, 100_000)
+    limit = {"episodes": LARGEST, "env_steps": LARGEST, "seeds": 10_000}.get(key, 100_000)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
         raise ValueError(f"{key} = {short(value)} is not allowed: int in [1, {limit}]")
     return value
@@ -279,9 +227,9 @@ def check_setting(key: str, value: Any) -> Any:
 def _rungs(value: Any, space: Space) -> tuple[int, ...]:
     """A list of environment steps, or one number: every so many steps of the budget."""
     limit = environment.make(space.env).time_limit
-    steps = min(space.env_steps or _LARGEST, (space.episodes or _LARGEST) * limit)
+    steps = min(space.env_steps or LARGEST, (space.episodes or LARGEST) * limit)
     numbers = value if isinstance(value, list) else [value]
-    if not all(isinstance(x, int) and not isinstance(x, bool) and 1 <= x <= _LARGEST for x in numbers):
+    if not all(isinstance(x, int) and not isinstance(x, bool) and 1 <= x <= LARGEST for x in numbers):
         raise ValueError(f"rungs = {short(value)} is not allowed: environment steps, as a list or as one distance")
     within = sorted({rung for rung in numbers if rung <= steps})
     rungs: Sequence[int] = within if isinstance(value, list) else range(numbers[0], steps + 1, numbers[0])
@@ -315,10 +263,10 @@ def _distribution(name: str, domain: dict[str, Any]) -> BaseDistribution:
     if low > high:
         raise ValueError(f"{name}: the range is empty: low = {low} is above high = {high}")
     if step is not None:
-        numeric = isinstance(step, int | float) and not isinstance(step, bool) and 0 < step < _LARGEST
-        if not numeric or (high - low) / step > _LARGEST:
+        numeric = isinstance(step, int | float) and not isinstance(step, bool) and 0 < step < LARGEST
+        if not numeric or (high - low) / step > LARGEST:
             raise ValueError(
-                f"{name}: step = {short(step)} is not allowed: a number above 0, at most {_LARGEST} to a range"
+                f"{name}: step = {short(step)} is not allowed: a number above 0, at most {LARGEST} to a range"
             )
         if kind.type is int and step != int(step):
             raise ValueError(f"{name}: step = {short(step)} is not allowed: a whole number")
@@ -329,8 +277,8 @@ def _distribution(name: str, domain: dict[str, Any]) -> BaseDistribution:
         return IntDistribution(int(low), int(high), log=log, step=int(step or 1))
 
 
-def _bounds(space: Space, name: str) -> tuple[float, float]:
-    """Smallest and largest value of a hyperparameter in a space."""
+def bounds(space: Space, name: str) -> tuple[float, float]:
+    """Return the smallest and the largest value of a hyperparameter in a space."""
     domain = space.searched.get(name)
     if isinstance(domain, FloatDistribution | IntDistribution):
         return domain.low, domain.high
@@ -348,27 +296,8 @@ def choices(space: Space, name: str) -> list[float] | None:
     if isinstance(domain, IntDistribution):
         values = range(domain.low, domain.high + 1, domain.step)
         return None if domain.log or len(values) > 64 else list(values)
-    return [_bounds(space, name)[0]]
+    return [bounds(space, name)[0]]
 
 
 def _numbers(domain: CategoricalDistribution) -> list[float]:
     return [choice for choice in domain.choices if isinstance(choice, int | float)]
-
-
-def _values_gcd(space: Space, name: str) -> list[int]:
-    values = choices(space, name)
-    if values is not None:
-        return [int(value) for value in values]
-    domain = space.searched[name]
-    assert isinstance(domain, IntDistribution)
-    return [domain.low, 1 if domain.log else domain.step]
-
-
-def _batch_shapes(space: Space) -> tuple[int, ...]:
-    """Shapes an update is compiled for: the batch sizes themselves where they are few, else powers of two."""
-    values = choices(space, "batch_size")
-    if values is not None and len(values) <= 8:
-        return tuple(map(int, values))
-    low, high = map(int, _bounds(space, "batch_size"))
-    powers = [2**i for i in range(max(0, (low - 1).bit_length()), high.bit_length()) if 2**i < high]
-    return (*powers, high)

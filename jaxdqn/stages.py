@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxdqn import confirm, saved_agent
+from jaxdqn import agent_directory, confirm, saved_agent
 from jaxdqn.config import Config
 from jaxdqn.confirm import Candidate, Confirmation, Fresh, missing, train_anew
 from jaxdqn.evaluate import Phase
@@ -89,7 +89,7 @@ class Stages:
         yield from self._train(lanes, self._candidates(), Phase.CONFIRM, self.fresh.seeds, over)
         winner = self._winner()
         if winner is not None:
-            saved_agent.mark_winner(self.output, winner.number)
+            agent_directory.mark_winner(self.output, winner.number)
             yield from self._train(lanes, [winner], Phase.VERDICT, self.fresh.verdict_seeds, over)
 
     def _needed_s(self, lanes: Lanes, began: float) -> float:
@@ -171,4 +171,4 @@ def save_agent(output: Path, agent: Agent, name: str, config: Config, seed: int,
             "solved": None if solved_return is None else agent.mean_return >= solved_return,
         },
     )
-    saved_agent.save(saved_agent.path_of(output, agent.trial, name, agent.seed_index), saved)
+    saved_agent.save(agent_directory.path_of(output, agent.trial, name, agent.seed_index), saved)

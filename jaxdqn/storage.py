@@ -1,37 +1,18 @@
-"""An Optuna storage that follows the log, for `optuna-dashboard` and whatever else reads studies.
-
-A storage numbers trials by insertion: they are written in number order, so that a trial keeps its number here too.
-"""
+"""An Optuna storage that follows the log, for `optuna-dashboard` and whatever else reads studies: opened, checked."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import optuna
 import sqlalchemy
-from optuna.distributions import BaseDistribution
-from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
 
-from jaxdqn.database import await_lock, make_ready, path_of
-from jaxdqn.follower import FINISHED, Conclusion, Trial
-from jaxdqn.journal import is_blank
+from jaxdqn.database import make_ready
 from jaxdqn.redact import hide_password
-
-STATES = {
-    "running": TrialState.RUNNING,
-    "complete": TrialState.COMPLETE,
-    "pruned": TrialState.PRUNED,
-    "failed": TrialState.FAIL,
-}
-RESULTS = ("agents", "snapshots", "report", "report.html", "mlflow.db")  # of a sweep, besides its log and its storage
-_BUSY_S = 2.0, 10.0  # a locked SQLite file is waited for in a call: the first time, and while that goes on
-_NAMES = {state: name for name, state in STATES.items()} | {TrialState.WAITING: "waiting"}
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -46,7 +27,7 @@ def open_storage(url: str) -> BaseStorage:
             return RDBStorage(url)
         storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 30}})
     except Exception as error:  # drivers raise what they like
-        raise ValueError(f"storage {hide_password(url)} can't be opened: {_reason(error, url)}") from None
+        raise ValueError(f"storage {hide_password(url)} can't be opened: {reason(error, url)}") from None
     storage.engine.dispose()
 
     def prepare(connection: Any, _: Any) -> None:
@@ -87,240 +68,52 @@ def check_study(storage: BaseStorage, study_name: str, log_is_new: bool, output:
     if not log_is_new:
         return
     try:
-        study_id = _study_id(storage, study_name)
-        holds = study_id is not None and _trial_id(storage, study_id, 0) is not None
+        study_id = find_study(storage, study_name)
+        holds = study_id is not None and find_trial(storage, study_id, 0) is not None
     except Exception as error:  # drivers raise what they like
-        raise ValueError(f"storage {_label(storage)} can't be read: {_reason(error, _url(storage))}") from None
+        raise ValueError(f"storage {label(storage)} can't be read: {reason(error, url_of(storage))}") from None
     if holds:
-        _let_go(storage)
+        let_go(storage)
         raise ValueError(
-            f"storage {_label(storage)} already holds study {study_name!r}, but its log is not in {str(output)!r}: "
+            f"storage {label(storage)} already holds study {study_name!r}, but its log is not in {str(output)!r}: "
             "choose another --study or the --output it was made with"
         )
 
 
-def check_log(log: Path) -> bool:
-    """Return whether a log is there that holds anything.
-
-    Raises:
-        ValueError: none is, but the results of a sweep that must have had one are.
-    """
-    if not is_blank(log):
-        return True
-    found = [name for name in RESULTS if _holds_anything(log.with_name(name))]
-    if found:
-        what = "holds no whole record" if log.exists() else "is not there"
-        there = f"{', '.join(found)} in {str(log.parent)!r} are an earlier sweep's"
-        raise ValueError(f"the log {log} {what}, but {there}: restore the log, or move the directory away")
-    return False
-
-
-def _holds_anything(path: Path) -> bool:
-    return any(path.iterdir()) if path.is_dir() else path.exists()
-
-
-class _Held(NamedTuple):
-    """A trial as the storage holds it."""
-
-    trial_id: int
-    state: str
-    value: float | None
-    params: dict[str, Any]
-    intermediate: dict[int, float]
-
-
-class StorageSink:
-    """One study in an Optuna storage, which is read once and then known."""
-
-    ordered = True
-
-    def __init__(
-        self,
-        storage: BaseStorage,
-        study_name: str,
-        distributions: dict[str, BaseDistribution],
-        study_attributes: dict[str, str],
-        directions: Sequence[str] = ("maximize",),
-    ) -> None:
-        """Find or create the study. `study_attributes` tell it from other studies, so they never change.
-
-        Raises:
-            ValueError: the study there is another one.
-        """
-        self._storage, self._name, self._distributions = storage, study_name, distributions
-        self._directions = [StudyDirection[direction.upper()] for direction in directions]
-        self._file = path_of(_url(storage))
-        self._waits = False  # for another process that has locked the file
-        self._await_lock()
-        self._study_id = self._find_or_create()
-        trials = storage.get_all_trials(self._study_id, deepcopy=False)
-        self._held = {trial.number: _held(trial) for trial in trials}
-        known = storage.get_study_user_attrs(self._study_id)
-        for key, attribute in study_attributes.items():
-            if key not in known and not self._held:
-                storage.set_study_user_attr(self._study_id, key, attribute)
-            elif known.get(key) != attribute:
-                _let_go(storage)
-                there = f"study {study_name!r} in {_label(storage)}"
-                raise ValueError(f"{there} is not ours: its {key} differs; choose another --study or --storage")
-
-    def write(self, trials: list[Trial]) -> None:
-        """Insert trials, finish those that were running, leave those that are finished.
-
-        Raises:
-            ValueError: a trial is not ours, or a number before it is missing.
-            LockedError: another process holds the file.
-        """
-        self._await_lock()
-        try:
-            for trial in trials:
-                self._write(trial)
-        except StorageInternalError as error:
-            raise RuntimeError(_reason(error, _url(self._storage))) from None
-
-    def _await_lock(self) -> None:
-        """Wait for a file that is locked: Optuna would try five times before it says so."""
-        if self._file is not None:
-            seconds, self._waits = _BUSY_S[self._waits], True
-            await_lock(self._file, seconds)
-            self._waits = False
-
-    def close(self, conclusion: Conclusion | None = None) -> None:
-        """Write what the sweep has come to; let go of the connections: the last one empties SQLite's log."""
-        if conclusion is not None:
-            known = self._storage.get_study_user_attrs(self._study_id)
-            for key, value in (("confirm", conclusion.confirm), ("verdict", conclusion.verdict)):
-                if known.get(key) != json.loads(json.dumps(value)):
-                    self._storage.set_study_user_attr(self._study_id, key, value)
-        _let_go(self._storage)
-
-    def _write(self, trial: Trial) -> None:
-        held = self._held.get(trial.number) or self._look(trial.number)
-        if held is None:
-            self._insert(trial)
-            return
-        self._compare(trial, held)
-        if held.state in FINISHED:
-            return
-        try:
-            self._go_on(trial, held)
-        except UpdateFinishedTrialError:  # by a call of ours whose answer was lost, or by somebody else
-            self._held[trial.number] = _held(self._storage.get_trial(held.trial_id))
-            self._compare(trial, self._held[trial.number])
-        else:
-            known = held.intermediate | trial.intermediate
-            self._held[trial.number] = _Held(held.trial_id, trial.state, trial.value, trial.params, known)
-
-    def _look(self, number: int) -> _Held | None:
-        """Return the trial that took a number since the storage was read: a lost answer, or somebody else's."""
-        if number > len(self._held):
-            there = f"{_label(self._storage)} holds {len(self._held)} trials of study {self._name!r}"
-            raise ValueError(f"{there}, so trial {number} would get another number")
-        trial_id = _trial_id(self._storage, self._study_id, number)
-        if trial_id is None:
-            return None
-        self._held[number] = _held(self._storage.get_trial(trial_id))
-        return self._held[number]
-
-    def _insert(self, trial: Trial) -> None:
-        """Insert a trial with all that is known of it, in one transaction."""
-        frozen = FrozenTrial(
-            number=trial.number,
-            trial_id=-1,  # the storage's business
-            state=STATES[trial.state],
-            value=None,
-            values=self._values(trial),
-            datetime_start=trial.started,
-            datetime_complete=trial.ended,
-            params=trial.params,
-            distributions={name: self._distributions[name] for name in trial.params},
-            user_attrs=trial.attributes,
-            system_attrs={},
-            intermediate_values=trial.intermediate,
-        )
-        trial_id = self._storage.create_new_trial(self._study_id, template_trial=frozen)
-        if _trial_id(self._storage, self._study_id, trial.number) != trial_id:
-            raise self._foreign(trial.number, "it was inserted at the same time as ours")
-        self._held[trial.number] = _Held(trial_id, trial.state, trial.value, trial.params, trial.intermediate)
-
-    def _go_on(self, trial: Trial, held: _Held) -> None:
-        """Bring an unfinished trial up to date, its state last: cut off, it is unfinished still.
-
-        Optuna notes the present as its end.
-        """
-        for step, value in sorted(trial.intermediate.items()):
-            if held.intermediate.get(step) != value:
-                self._storage.set_trial_intermediate_value(held.trial_id, step, value)
-        if trial.state not in FINISHED:
-            return
-        for key, attribute in trial.attributes.items():
-            self._storage.set_trial_user_attr(held.trial_id, key, attribute)
-        if not self._storage.set_trial_state_values(held.trial_id, STATES[trial.state], self._values(trial)):
-            raise RuntimeError(f"trial {trial.number} of study {self._name!r} could not be finished")
-
-    def _values(self, trial: Trial) -> list[float] | None:
-        """Return a trial's objectives: its mean return, and its parameters where those are to be few."""
-        if trial.value is None:
-            return None
-        return [trial.value] if len(self._directions) == 1 else [trial.value, trial.attributes["num_parameters"]]
-
-    def _compare(self, trial: Trial, held: _Held) -> None:
-        if held.params != trial.params:
-            raise self._foreign(trial.number, "its hyperparameters differ")
-        finished = held.state in FINISHED and trial.state in FINISHED
-        if finished and (held.state, held.value) != (trial.state, trial.value):
-            there, here = f"{held.state} with value {held.value}", f"{trial.state} with value {trial.value}"
-            raise self._foreign(trial.number, f"{there} there, {here} here")
-
-    def _foreign(self, number: int, why: str) -> ValueError:
-        there = f"study {self._name!r} in {_label(self._storage)}"
-        return ValueError(f"trial {number} of {there} is not ours ({why}): delete that study, and it is written anew")
-
-    def _find_or_create(self) -> int:
-        found = _study_id(self._storage, self._name)
-        if found is not None:
-            return found
-        try:
-            return self._storage.create_new_study(self._directions, self._name)
-        except DuplicatedStudyError:  # somebody was faster
-            return self._storage.get_study_id_from_name(self._name)
-
-
-def _held(trial: FrozenTrial) -> _Held:
-    value = trial.values[0] if trial.values else None
-    return _Held(trial._trial_id, _NAMES[trial.state], value, trial.params, trial.intermediate_values)
-
-
-def _study_id(storage: BaseStorage, name: str) -> int | None:
+def find_study(storage: BaseStorage, name: str) -> int | None:
+    """Return the storage's own number of a study, None: it is not there."""
     try:
         return storage.get_study_id_from_name(name)
     except KeyError:
         return None
 
 
-def _trial_id(storage: BaseStorage, study_id: int, number: int) -> int | None:
+def find_trial(storage: BaseStorage, study_id: int, number: int) -> int | None:
+    """Return the storage's own number of a study's trial, None: it is not there."""
     try:
         return storage.get_trial_id_from_study_id_trial_number(study_id, number)
     except KeyError:
         return None
 
 
-def _url(storage: BaseStorage) -> str:
+def url_of(storage: BaseStorage) -> str:
+    """Return the URL of a storage, its password in it."""
     return storage.url if isinstance(storage, RDBStorage) else type(storage).__name__
 
 
-def _let_go(storage: BaseStorage) -> None:
+def let_go(storage: BaseStorage) -> None:
     """Close the connections; whoever uses the storage again opens new ones."""
     storage.remove_session()
     if isinstance(storage, RDBStorage):
         storage.engine.dispose()
 
 
-def _label(storage: BaseStorage) -> str:
-    return hide_password(_url(storage))
+def label(storage: BaseStorage) -> str:
+    """Return what a storage is called in a message."""
+    return hide_password(url_of(storage))
 
 
-def _reason(error: Exception, url: str) -> str:
+def reason(error: Exception, url: str) -> str:
     """Return the first line of an error without passwords; Optuna's own words for a database's errors say nothing."""
     said = str(error.__cause__ or error if isinstance(error, StorageInternalError) else error).strip()
     return hide_password((said.splitlines() or [type(error).__name__])[0], url)

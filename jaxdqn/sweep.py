@@ -12,7 +12,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from jaxdqn import recovery, space
+from jaxdqn import recovery, space_config
 from jaxdqn.config import Layout
 from jaxdqn.events import Differing, Event, Resumed, TrialEnded, Visited
 from jaxdqn.host_agent import Agent
@@ -250,4 +250,4 @@ def _reserve(searched: Space, layout: Layout) -> int:
 
     Few: a trial that waits was asked for before the latest results were known.
     """
-    return min(layout.block - 1, layout.lanes // 8) if space.is_mixed(searched) else 0
+    return min(layout.block - 1, layout.lanes // 8) if space_config.is_mixed(searched) else 0

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 from optuna.distributions import distribution_to_json
 
-from jaxdqn import history, space
+from jaxdqn import history, space, space_config
 from jaxdqn.hyperparams import defaults
 from jaxdqn.peers import Peer, PeerError, Running, last_words, prepare
 from jaxdqn.space import Space
@@ -191,7 +191,7 @@ def _stock(
 ) -> tuple[Search, dict[str, str]]:
     """Run Stable-Baselines3 under stock Optuna for the time budget."""
     peer = Peer(directory / "sb3_optuna.py", directory / "requirements-torch.txt")
-    python, config = prepare(peer, environments), space.config(searched)
+    python, config = prepare(peer, environments), space_config.of(searched)
     domains = {name: json.loads(distribution_to_json(domain)) for name, domain in searched.searched.items()}
     request = {
         "searched": domains,

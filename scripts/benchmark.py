@@ -223,7 +223,7 @@ def profile(
 
     devices.prepare(1)
 
-    from jaxdqn import segment_profile
+    from jaxdqn import profile_report, segment_profile
     from jaxdqn.config import Layout
     from jaxdqn.surroundings import head, surroundings, with_peak
     from jaxdqn.workload import Uniform, laid_out
@@ -236,8 +236,8 @@ def profile(
         result = with_peak(surroundings()) | segment_profile.measure(shape, layout, devices.platform(), ticks)
     except ValueError as error:
         refuse(str(error))
-    segment_profile.draw(result, output / "profile.png")
-    _publish("profile", result, output, as_json, head(result), "", segment_profile.shown(result))
+    profile_report.draw(result, output / "profile.png")
+    _publish("profile", result, output, as_json, head(result), "", profile_report.shown(result))
 
 
 def _ask(_: Path) -> tuple[dict[str, Any], RenderableType]:

@@ -159,11 +159,11 @@ def _run(options: Options, console: Console) -> dict[str, Any]:
 
 def _chosen(options: Options) -> tuple[Path | None, SavedAgent | None]:
     """Return the agent that plays: the one given, or of those of a trial the first that has the best score."""
-    from jaxdqn import saved_agent
+    from jaxdqn import agent_directory, saved_agent
 
     if options.output is None:
         return options.agent, saved_agent.load(options.agent) if options.agent else None
-    found = [(path, saved_agent.load(path)) for path in saved_agent.find(options.output, options.trial)]
+    found = [(path, saved_agent.load(path)) for path in agent_directory.find(options.output, options.trial)]
     return max(found, key=lambda one: one[1].mean_return)
 
 

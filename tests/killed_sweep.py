@@ -185,7 +185,7 @@ def set_up(points: Points) -> None:
 
     from jaxdqn import files, journal, opening, recording, reporting, run, saved_agent, snapshot
     from jaxdqn.lanes import Lanes
-    from jaxdqn.storage import StorageSink
+    from jaxdqn.storage_sink import StorageSink
     from jaxdqn.study import Study
     from jaxdqn.tracking import MlflowSink
 

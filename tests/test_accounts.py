@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxdqn import cost, space
+from jaxdqn import cost, space, space_config
 from jaxdqn.accounts import Accounts
 from jaxdqn.config import Config, Layout
 from jaxdqn.hyperparams import defaults, stack
@@ -51,7 +51,7 @@ def test_the_passes_that_are_computed_are_the_updates_that_are_made(tmp_path: Pa
     )
     searched = space.load(str(file))
     for block, wasted in ((1, False), (4, True)):
-        population = Population(space.config(searched), Layout(rows=2, devices=1, block=block), 0)
+        population = Population(space_config.of(searched), Layout(rows=2, devices=1, block=block), 0)
         population.compile()
         study = open_study(tmp_path / f"{block}.log", "s", searched, {}, "random", 0)
         accounts = Accounts()

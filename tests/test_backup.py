@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxdqn import backup, files, mirror, restoring, saved_agent
+from jaxdqn import agent_directory, backup, files, mirror, restoring, saved_agent
 from jaxdqn.backup import Backup
 from jaxdqn.journal import Journal
 from tests.small_sweep import TRIALS, spoken, swept
@@ -91,12 +91,12 @@ def test_a_sweep_whose_output_is_lost_goes_on_from_its_backup(tmp_path: Path) ->
 def test_the_winner_and_its_agents_are_there_again_and_nothing_is_trained(tmp_path: Path) -> None:
     out, drive = tmp_path / "out", tmp_path / "drive"
     swept(out, backup_to=drive)
-    log, agents = (out / "study.log").read_bytes(), [saved_agent.load(path) for path in saved_agent.find(out)]
+    log, agents = (out / "study.log").read_bytes(), [saved_agent.load(path) for path in agent_directory.find(out)]
     shutil.rmtree(out)
     result = swept(out, backup_to=drive)
     assert result.env_steps == 0
     assert (out / "study.log").read_bytes() == log
-    assert [saved_agent.load(path).key for path in saved_agent.find(out)] == [agent.key for agent in agents]
+    assert [saved_agent.load(path).key for path in agent_directory.find(out)] == [agent.key for agent in agents]
 
 
 def test_a_piece_of_the_log_is_written_once_and_never_replaced(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_only_what_brings_a_sweep_back_is_sent(tmp_path: Path) -> None:
     names = {path.relative_to(drive) for path in drive.rglob("*") if path.is_file()}
     assert {name.parts[0] for name in names} == {"log", "agents"}
     agents = {name for name in names if name.parts[0] == "agents"}
-    winner = saved_agent.find(out)[0].parent.name
+    winner = agent_directory.find(out)[0].parent.name
     assert agents == {path.relative_to(out) for path in (out / "agents").glob("**/[cv]*-*.*")} | {
         Path("agents/winner.json"),
         *(path.relative_to(out) for path in (out / "agents" / winner).iterdir()),

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from jaxdqn import comparison, devices, lesson_figures, retrain, space
+from jaxdqn import comparison, devices, lesson_figures, retrain, space, space_config
 from jaxdqn.comparison import Comparison, Row, Setup
 from jaxdqn.config import Config, Layout
 from jaxdqn.space import Space
@@ -209,7 +209,7 @@ def test_the_counts_of_the_article_are_those_published() -> None:
 @pytest.mark.parametrize("name", SPACES)
 def test_a_space_of_the_lesson_can_be_searched(name: str) -> None:
     assert space.load(name).searched
-    assert space.config(space.load(name)).env == "CartPole-v1"
+    assert space_config.of(space.load(name)).env == "CartPole-v1"
 
 
 @pytest.mark.parametrize("name", VALUES)

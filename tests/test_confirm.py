@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from optuna.distributions import IntDistribution
 
-from jaxdqn import confirm, saved_agent, space, statistics
+from jaxdqn import agent_directory, confirm, saved_agent, space, statistics
 from jaxdqn.config import Layout
 from jaxdqn.confirm import Candidate, Confirmation, Fresh
 from jaxdqn.evaluate import Phase
@@ -64,12 +64,12 @@ def test_the_verdict_is_on_the_winner_alone_and_on_a_phase_that_nothing_else_has
 
 def test_agents_are_saved_with_their_own_parameters_and_the_winner_is_marked(tmp_path: Path) -> None:
     Sweep(tmp_path).run()
-    paths = saved_agent.find(tmp_path)
+    paths = agent_directory.find(tmp_path)
     expected = [f"confirm-{i}.json" for i in range(5)] + [f"verdict-{i}.json" for i in range(4)]
     assert [path.name for path in paths] == expected
     assert {path.parent.name for path in paths} == {f"trial-{GOOD}"}
-    assert len(saved_agent.find(tmp_path, LUCKY)) == 5
-    for path in (*paths, *saved_agent.find(tmp_path, LUCKY)):
+    assert len(agent_directory.find(tmp_path, LUCKY)) == 5
+    for path in (*paths, *agent_directory.find(tmp_path, LUCKY)):
         agent = saved_agent.load(path)
         phase, trial = Phase[agent.key["phase"].upper()], agent.key["trial"]
         assert agent.params["linear"]["bias"].tolist() == [trial, phase]
@@ -114,7 +114,7 @@ def test_a_fresh_agent_that_diverges_solves_nothing_and_has_no_return(tmp_path: 
     assert winner.solved_interval == wilson(4, 5)
     assert winner.worst_seed_return == 500.0
     assert [lane[3] for lane in winner.lanes] == ["ended", "diverged", "ended", "ended", "ended"]
-    assert not saved_agent.path_of(tmp_path, GOOD, "confirm", 1).exists()
+    assert not agent_directory.path_of(tmp_path, GOOD, "confirm", 1).exists()
     assert json.dumps(winner.summary(), allow_nan=False)
 
 
@@ -235,7 +235,7 @@ def test_the_winner_is_marked_though_the_end_comes_with_the_last_agent(tmp_path:
     sweep = Sweep(tmp_path)
     list(sweep.stages.run(Lanes(sweep.trainer), lambda: len(sweep.study.recorded("verdict")) == 4, 0.0))
     assert sweep.stages.done  # so that nobody will come back to mark it
-    assert saved_agent.find(tmp_path)[0].parent.name == f"trial-{GOOD}"
+    assert agent_directory.find(tmp_path)[0].parent.name == f"trial-{GOOD}"
 
 
 def test_a_study_that_has_all_its_agents_needs_no_more(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ import pytest
 from jaxdqn import opening, plan
 from jaxdqn.database import LockedError, await_lock, examine, make_ready, path_of, set_aside
 from jaxdqn.journal import is_blank
+from jaxdqn.opening import check_log
 from jaxdqn.plan import Settings
-from jaxdqn.storage import StorageSink, check_log, open_storage
+from jaxdqn.storage import open_storage
+from jaxdqn.storage_sink import StorageSink
 from tests.small_sweep import TRIALS, loaded, swept
 
 LONG = 60.0
@@ -230,7 +232,7 @@ def test_nothing_is_moved_while_another_sweep_runs(tmp_path: Path) -> None:
 def test_a_follower_says_that_its_file_is_locked_and_goes_on_when_it_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jaxdqn.storage._BUSY_S", (0.01, 0.02))
+    monkeypatch.setattr("jaxdqn.storage_sink._BUSY_S", (0.01, 0.02))
     swept(tmp_path, storage=None)
     opened = opening.open_plan(planned(tmp_path))
     assert opened.connect_storage is not None

@@ -19,7 +19,8 @@ import pytest
 from PIL import Image
 
 from jaxdqn import devices, play
-from jaxdqn.saved_agent import SavedAgent, mark_winner, path_of, save
+from jaxdqn.agent_directory import mark_winner, path_of
+from jaxdqn.saved_agent import SavedAgent, save
 from tests.agents import balancing, drawn, falling
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "evaluate.py"

@@ -28,6 +28,7 @@ from jaxdqn import (
     retrain,
     saved_agent,
     space,
+    space_config,
     statistics,
 )
 from jaxdqn.plan import Plan, Settings
@@ -89,7 +90,7 @@ def load(content: bytes, loader: Callable[[str], Space]) -> None:
     loaded = tried(lambda: loader(str(path)))
     if loaded is not None:
         tried(lambda: json.dumps(loaded.identity()))
-        space.config(loaded)
+        space_config.of(loaded)
 
 
 @QUICK

@@ -9,7 +9,8 @@ import pytest
 
 from jaxdqn import gpu_plan, gpu_report, gpu_targets, hlo, space
 from jaxdqn.config import Config, Layout
-from jaxdqn.gpu_plan import Compiled, Kernel
+from jaxdqn.gpu_loops import Kernel, loops
+from jaxdqn.gpu_plan import Compiled
 from jaxdqn.gpu_targets import TARGETS
 from jaxdqn.hyperparams import defaults
 
@@ -75,7 +76,7 @@ ENTRY %main (z: f32[3]) -> f32[3] {
 
 @pytest.fixture(scope="module")
 def counted() -> dict[str, Any]:
-    compiled = Compiled(PROGRAM, gpu_plan.loops(hlo.parse(PROGRAM)), row_bytes=2**30, temporary_bytes=2**20)
+    compiled = Compiled(PROGRAM, loops(hlo.parse(PROGRAM)), row_bytes=2**30, temporary_bytes=2**20)
     return gpu_plan.counts(compiled, CONFIG, LAYOUT, T4)
 
 

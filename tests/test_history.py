@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from optuna.distributions import CategoricalDistribution
 
-from jaxdqn import environment, history, journal, space, statistics
+from jaxdqn import environment, history, journal, space, space_config, statistics
 from jaxdqn.history import fresh_seeds, read
 from jaxdqn.space import Space
 from jaxdqn.study import Study, open_study
@@ -138,8 +138,8 @@ def test_the_space_that_is_read_back_is_the_space_of_the_sweep(
     assert found.identity() == searched.identity()
     assert list(found.searched.items()) == list(searched.searched.items())
     assert replace(found, fixed={}) == replace(searched, fixed={})
-    assert space.config(found) == space.config(searched)
-    assert space.common_period(found) == space.common_period(searched)
+    assert space_config.of(found) == space_config.of(searched)
+    assert space_config.common_period(found) == space_config.common_period(searched)
     assert found.solved == searched.solved
     for one in asked:
         its = found.hyperparams(one.params)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxdqn import auto_lanes, lane_probe, memory, opening, space
+from jaxdqn import auto_lanes, lane_probe, memory, opening, space, space_config
 from jaxdqn.auto_lanes import Choice
 from jaxdqn.config import Config, Layout
 from jaxdqn.events import Resumed
@@ -60,7 +60,7 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def automatic(searched: Space, agents: int | None = None) -> tuple[Layout, list[str]]:
     shown: list[str] = []
-    return lane_probe.automatic(searched, space.config(searched), 2, agents, shown.append), shown
+    return lane_probe.automatic(searched, space_config.of(searched), 2, agents, shown.append), shown
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def probed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Probe, list[Any], 
         patched.setattr(lane_probe, "AGENTS", 4)
         patched.setattr(lane_probe, "SPAN_S", 1e-3)
         patched.setattr(lane_probe, "_Run", Watched)
-        probe = Probe(searched, space.config(searched), 2, shown.append)
+        probe = Probe(searched, space_config.of(searched), 2, shown.append)
         return probe, runs, probe.pairs(1), shown
 
 
@@ -120,7 +120,7 @@ def test_a_memory_that_is_too_small_for_both_sizes_brings_no_pairs(
     def full(block: int) -> None:
         raise MemoryError
 
-    probe = Probe(tiny, space.config(tiny), 1, lambda _: None)
+    probe = Probe(tiny, space_config.of(tiny), 1, lambda _: None)
     monkeypatch.setattr(probe, "_compiled", full)
     assert probe.pairs(4) == []
 
@@ -140,7 +140,7 @@ def test_lanes_are_tried_once_and_then_remembered(tiny: Space, no_file: Path, tr
 def test_a_damaged_file_is_said_in_a_line_and_lanes_are_tried_anew(
     tiny: Space, no_file: Path, tried: list[int], content: str
 ) -> None:
-    key = auto_lanes.key(tiny.identity(), space.config(tiny), 2)
+    key = auto_lanes.key(tiny.identity(), space_config.of(tiny), 2)
     no_file.write_text(content.replace("KEY", key))
     layout, shown = automatic(tiny)
     assert layout.block == 3
@@ -155,7 +155,7 @@ def test_remembered_lanes_that_no_longer_fit_are_chosen_anew(
     tiny: Space, no_file: Path, tried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     automatic(tiny)
-    needed = memory.device_bytes(space.config(tiny), Layout(2, 1, 3, 3))
+    needed = memory.device_bytes(space_config.of(tiny), Layout(2, 1, 3, 3))
     monkeypatch.setattr(memory, "available_bytes", lambda num_devices: needed - 1)
     _, shown = automatic(tiny)
     assert tried == [2, 2]

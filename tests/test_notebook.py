@@ -22,7 +22,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from jaxdqn import devices, hosted, inline, notebook, run, saved_agent, statistics
+from jaxdqn import agent_directory, devices, hosted, inline, notebook, run, statistics
 from jaxdqn.hosted import Service
 from jaxdqn.notebook import Home, Refused
 from tests.agents import balancing, falling
@@ -294,7 +294,7 @@ def test_what_is_not_there_yet_is_said(shown: Shown, tmp_path: Path) -> None:
 def test_the_winner_plays_and_moves(shown: Shown, tmp_path: Path) -> None:
     put(tmp_path, 24, "verdict", 0, falling(mean_return=40.0))
     put(tmp_path, 24, "verdict", 1, balancing(mean_return=500.0))
-    saved_agent.mark_winner(tmp_path, 24)
+    agent_directory.mark_winner(tmp_path, 24)
     notebook.show_winner(tmp_path, episodes=8)
     assert "the best of trial 24, greedy episodes 8, mean return 500.00, standard deviation 0.00" in shown.text
     assert "perfect 100.0%" in shown.text

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdqn import environment, evaluate, network, prng, space
+from jaxdqn import environment, evaluate, network, prng, space, space_config
 from jaxdqn.config import Config, Layout
 from jaxdqn.evaluate import Flawless
 from jaxdqn.hyperparams import defaults
@@ -96,4 +96,4 @@ def test_many_episodes_with_flaws_are_never_perfect_in_any_lane(monkeypatch: pyt
 def test_the_default_space_asks_for_proof() -> None:
     default = space.load("default")
     assert default.proof_episodes > 4 * default.validation_episodes
-    assert space.config(default).proof_episodes == default.proof_episodes
+    assert space_config.of(default).proof_episodes == default.proof_episodes

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxdqn import evaluate, prng, saved_agent, space, statistics
+from jaxdqn import agent_directory, evaluate, prng, saved_agent, space, space_config, statistics
 from jaxdqn import retrain as retrain_module
 from jaxdqn.evaluate import Phase
 from jaxdqn.events import Retrained
@@ -81,7 +81,7 @@ def test_a_sweep_gives_the_winner_of_its_fresh_seeds_or_the_trial_asked_for(tmp_
         assert (number, search_return) == (expected, {GOOD: 495.0, 0: 50.0}[expected])
         assert found.searched == {}
         assert found.hyperparams({}) == known
-        assert space.config(found).env_steps == 20_000
+        assert space_config.of(found).env_steps == 20_000
         assert found.solved == 475.0
     for trial in (-1, TRIALS):
         with pytest.raises(ValueError, match=f"trial {trial} is not in .*: it has trials 0 to {TRIALS - 1}"):
@@ -142,7 +142,7 @@ def _compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def played_again(agent: SavedAgent, seed_index: int) -> np.ndarray:
     """The returns of a saved agent on the episodes that it was scored on."""
     key = prng.fold(evaluate.family(prng.root(5), evaluate.Stream.SCORE, Phase.RETRAIN), seed_index)
-    num, config = space.FRESH_EPISODES, saved_agent.config_of(agent)
+    num, config = space_config.FRESH_EPISODES, saved_agent.config_of(agent)
     run = jax.jit(evaluate.greedy_returns, static_argnames=("config", "num_episodes", "max_episodes", "chunk"))
     return np.asarray(run(key, agent.params, agent.hyperparams, config, num, num, evaluate.chunk_of(num)))
 
@@ -165,11 +165,11 @@ def test_fresh_agents_differ_repeat_themselves_and_play_as_they_were_scored(tmp_
     assert again is not None
     assert (again.returns, again.updates) == (first.returns, first.updates)
 
-    paths = saved_agent.find(tmp_path / "saved", 0)
+    paths = agent_directory.find(tmp_path / "saved", 0)
     assert [path.name for path in paths] == [f"retrain-5-{seed}.json" for seed in range(3)]
     for seed, path in enumerate(paths):
         agent = saved_agent.load(path)
         assert agent.mean_return == first.returns[seed]
-        assert agent.scores["num_episodes"] == space.FRESH_EPISODES
+        assert agent.scores["num_episodes"] == space_config.FRESH_EPISODES
         assert agent.key == {"study_seed": 5, "phase": "retrain", "trial": 0, "seed_index": seed}
         assert played_again(agent, seed).mean() == pytest.approx(agent.mean_return, rel=1e-3)

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from jaxdqn import network, saved_agent
 from jaxdqn.agent import observe
+from jaxdqn.agent_directory import find, mark_winner, path_of
 from jaxdqn.hyperparams import defaults
-from jaxdqn.saved_agent import SavedAgent, config_of, find, load, mark_winner, path_of, save, trim
+from jaxdqn.saved_agent import SavedAgent, config_of, load, save, trim
 from tests.agents import LARGE, balancing, drawn, falling, masked
 from tests.helpers import same
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxdqn import hlo, segment_profile
+from jaxdqn import hlo, profile_report, segment_profile
 from jaxdqn.config import Layout
 from jaxdqn.hlo import Instruction
 from jaxdqn.workload import Uniform
@@ -70,6 +70,6 @@ def test_the_parts_of_a_traced_segment_make_up_its_time(tmp_path: Path) -> None:
     assert sum(part["share"] for part in result["parts"] if part["part"] != "tracing") == pytest.approx(1, abs=0.01)
     assert all(us[part] > 0 for part in ("acting", "environment", "sampling", "forward", "backward", "optimiser"))
     assert us["judging"] <= us["forward"] + us["backward"] + us["optimiser"]
-    segment_profile.draw(result, tmp_path / "profile.png")
+    profile_report.draw(result, tmp_path / "profile.png")
     assert (tmp_path / "profile.png").read_bytes().startswith(b"\x89PNG")
     json.dumps(result, allow_nan=False)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from jaxdqn import space
+from jaxdqn import space, space_config
 from jaxdqn.config import Config, bucket_of
 from jaxdqn.hyperparams import KINDS, Hyperparams, Kind, check_value, defaults, stack
 from jaxdqn.space import Space
@@ -54,7 +54,7 @@ def assert_says(message: str, words: list[str]) -> None:
 
 @cache
 def config_of(preset: str) -> Config:
-    return space.config(space.load(preset))
+    return space_config.of(space.load(preset))
 
 
 PRESETS = {
@@ -127,7 +127,7 @@ def test_an_override_that_is_none_replaces_nothing() -> None:
 
 
 def test_an_override_of_the_environment_changes_what_a_budget_in_episodes_amounts_to() -> None:
-    assert space.config(space.load("default", env="MountainCar-v0", episodes=50)).env_steps == 50 * 200
+    assert space_config.of(space.load("default", env="MountainCar-v0", episodes=50)).env_steps == 50 * 200
 
 
 def test_an_override_is_checked_like_the_key_it_replaces() -> None:
@@ -144,18 +144,18 @@ def test_an_override_is_checked_like_the_key_it_replaces() -> None:
     ],
 )
 def test_an_agent_lives_until_the_first_of_its_budgets_is_reached(tmp_path: Path, head: str, env_steps: int) -> None:
-    assert space.config(load(tmp_path, head=head)).env_steps == env_steps
+    assert space_config.of(load(tmp_path, head=head)).env_steps == env_steps
 
 
 def test_a_fixed_value_is_compiled_in_and_a_searched_one_is_not(tmp_path: Path) -> None:
-    config = space.config(load(tmp_path, "gamma = 0.5\ntau = { low = 0.1, high = 0.2 }"))
+    config = space_config.of(load(tmp_path, "gamma = 0.5\ntau = { low = 0.1, high = 0.2 }"))
     fixed = dict(config.fixed)
     assert fixed.pop("gamma") == 0.5
     assert fixed == {name: value for name, value in defaults()._asdict().items() if name not in ("gamma", "tau")}
 
 
 def test_what_a_space_does_not_name_is_compiled_in_with_its_default(tmp_path: Path) -> None:
-    assert dict(space.config(load(tmp_path)).fixed) == defaults()._asdict()
+    assert dict(space_config.of(load(tmp_path)).fixed) == defaults()._asdict()
 
 
 def test_a_fixed_value_is_given_to_every_trial(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_whole_number_stands_for_a_float_and_the_other_way_round(tmp_path: Pat
 
 
 def test_observations_are_not_sampled_where_nothing_normalises_them(tmp_path: Path) -> None:
-    config = space.config(load(tmp_path))
+    config = space_config.of(load(tmp_path))
     assert (config.obs_mean, config.obs_std) == ((), ())
 
 
@@ -180,7 +180,7 @@ def test_observations_are_not_sampled_where_nothing_normalises_them(tmp_path: Pa
 def test_the_linear_model_is_compiled_only_where_it_is_in_the_space(
     tmp_path: Path, layers: str, linear: bool, largest: int
 ) -> None:
-    config = space.config(load(tmp_path, f"hidden_layers = {layers}"))
+    config = space_config.of(load(tmp_path, f"hidden_layers = {layers}"))
     assert (config.linear, config.hidden_layers) == (linear, largest)
 
 
@@ -198,11 +198,11 @@ def test_the_linear_model_is_compiled_only_where_it_is_in_the_space(
 )
 def test_the_tick_divides_every_train_period_and_rung(tmp_path: Path, periods: str, rungs: str, tick: int) -> None:
     loaded = load(tmp_path, f"train_period = {periods}", f"env_steps = 5_000\nrungs = {rungs}")
-    assert space.config(loaded).tick == tick
+    assert space_config.of(loaded).tick == tick
 
 
 def test_a_rung_beyond_the_budget_does_not_shorten_the_tick(tmp_path: Path) -> None:
-    assert space.config(load(tmp_path, head="env_steps = 1_000\nrungs = [1_001]")).tick == 4
+    assert space_config.of(load(tmp_path, head="env_steps = 1_000\nrungs = [1_001]")).tick == 4
 
 
 @pytest.mark.parametrize(
@@ -211,14 +211,14 @@ def test_a_rung_beyond_the_budget_does_not_shorten_the_tick(tmp_path: Path) -> N
 def test_the_common_multiple_of_train_periods_is_given_where_it_is_small(
     tmp_path: Path, periods: str, multiple: int
 ) -> None:
-    assert space.common_period(load(tmp_path, f"train_period = {periods}")) == multiple
+    assert space_config.common_period(load(tmp_path, f"train_period = {periods}")) == multiple
 
 
 @pytest.mark.parametrize(("buffers", "slots"), [("999", 1_000), ("{ choices = [300, 800] }", 800), ("50_000", 5_000)])
 def test_the_replay_holds_the_largest_buffer_but_no_more_than_an_agent_sees(
     tmp_path: Path, buffers: str, slots: int
 ) -> None:
-    assert space.config(load(tmp_path, f"buffer_size = {buffers}", "env_steps = 5_000")).slots == slots
+    assert space_config.of(load(tmp_path, f"buffer_size = {buffers}", "env_steps = 5_000")).slots == slots
 
 
 # Rungs
@@ -240,7 +240,7 @@ def test_rungs_are_a_distance_or_a_list_within_the_budget(
     tmp_path: Path, rungs: str, expected: tuple[int, ...]
 ) -> None:
     loaded = load(tmp_path, head=f"env_steps = 1_000\nrungs = {rungs}")
-    assert loaded.rungs == space.config(loaded).rungs == expected
+    assert loaded.rungs == space_config.of(loaded).rungs == expected
 
 
 def test_too_many_rungs_are_refused_without_being_listed(tmp_path: Path) -> None:
@@ -274,7 +274,7 @@ def test_too_many_rungs_are_refused_without_being_listed(tmp_path: Path) -> None
 def test_many_batch_sizes_share_power_of_two_shapes_and_the_largest_fits(
     tmp_path: Path, batches: str, shapes: tuple[int, ...]
 ) -> None:
-    assert space.config(load(tmp_path, f"batch_size = {batches}")).batch_sizes == shapes
+    assert space_config.of(load(tmp_path, f"batch_size = {batches}")).batch_sizes == shapes
 
 
 # Domains
@@ -665,7 +665,7 @@ def test_the_config_of_a_valid_space_serves_every_agent_in_it(
     path = folder / "valid.toml"
     path.write_text(text_of(head, {**hyperparameters, "normalize_obs": False}), "utf-8")  # else an episode is run
     loaded = space.load(str(path))
-    config = space.config(loaded)
+    config = space_config.of(loaded)
 
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
     agents = [loaded.hyperparams(study.ask(fixed_distributions=loaded.searched).params) for _ in range(3)]

@@ -14,7 +14,8 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from jaxdqn.follower import Conclusion, Follower, Trial
-from jaxdqn.storage import StorageSink, check_study, open_storage
+from jaxdqn.storage import check_study, open_storage
+from jaxdqn.storage_sink import StorageSink
 
 SEARCHED: dict[str, BaseDistribution] = {
     "learning_rate": FloatDistribution(1e-5, 1e-1, log=True),

@@ -15,7 +15,7 @@ import optuna
 import pytest
 from optuna.storages import RDBStorage
 
-from jaxdqn import devices, retrain, run, saved_agent
+from jaxdqn import agent_directory, devices, retrain, run, saved_agent
 from jaxdqn.history import fresh_seeds, read
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
@@ -165,9 +165,9 @@ def test_all_agents_are_saved_where_all_were_wanted(place: Path, swept: tuple[di
         phases = ["search"]
         phases += ["confirm"] * 3 if number in confirmed else []
         phases += ["verdict"] * 2 if number == confirmed[0] else []
-        agents = [saved_agent.load(path) for path in saved_agent.find(place / "out", number)]
+        agents = [saved_agent.load(path) for path in agent_directory.find(place / "out", number)]
         assert sorted(agent.key["phase"] for agent in agents) == sorted(phases)
-    winners = [saved_agent.load(path) for path in saved_agent.find(place / "out")]
+    winners = [saved_agent.load(path) for path in agent_directory.find(place / "out")]
     returns = {(agent.key["phase"], agent.key["seed_index"]): agent.mean_return for agent in winners}
     assert [returns["confirm", seed] for seed in range(3)] == swept[0]["confirm"][0]["returns"]
     assert [returns["verdict", seed] for seed in range(2)] == swept[0]["verdict"]["returns"]
@@ -219,5 +219,5 @@ def test_the_winner_of_a_sweep_is_trained_anew_on_seeds_of_its_own(
     assert 0 <= found["solved_share"] <= 1
     assert 0 < found["compile_s"] < found["wall_s"]
     assert not set(found["returns"]) & {*winner["returns"], *swept[0]["verdict"]["returns"]}
-    paths = saved_agent.find(place / "again", winner["number"])
+    paths = agent_directory.find(place / "again", winner["number"])
     assert [saved_agent.load(path).mean_return for path in paths] == found["returns"]

@@ -14,7 +14,7 @@ from jaxdqn.lanes import Lanes
 from jaxdqn.plan import Settings, plan
 from jaxdqn.space import Space
 from jaxdqn.statistics import Interval, wilson
-from jaxdqn.storage import StorageSink
+from jaxdqn.storage_sink import StorageSink
 from jaxdqn.study import open_study
 from jaxdqn.sweep import sweep
 from jaxdqn.trials import Limits
