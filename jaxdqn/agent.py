@@ -148,7 +148,7 @@ def act(
     done = after.terminated | after.truncated
     step, episodes = actor.step + 1, actor.episodes + done
     episode_return = actor.episode_return + after.reward
-    diverged = ~explore & ~jnp.all(jnp.isfinite(q_values))
+    diverged = ~jnp.all(explore | jnp.isfinite(q_values))
     ended = diverged | (step >= config.env_steps)
     if config.episodes is not None:
         ended |= episodes >= config.episodes
