@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from jaxdqn import hlo
 
-SCOPES = {  # the scopes of `block.py` -> what a turn of the loop made there is called
+SCOPES = {  # the scopes of `block.py` and `acting.py` -> what a turn of the loop made there is called
     "place": "placing agents",
     "due": "what is due",
     "tick": "tick",

@@ -6,6 +6,7 @@ is compared to what the others would have taken for the same ones.
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 import tempfile
 import time
@@ -22,10 +23,12 @@ from jaxdqn.benchmark import UniformPopulation
 from jaxdqn.block import Placement, Progress
 from jaxdqn.cost import update_flops
 from jaxdqn.events import Visited
+from jaxdqn.hyperparams import defaults
 from jaxdqn.lanes import Lanes
 from jaxdqn.network import Params
 from jaxdqn.peak import Peak
 from jaxdqn.population import Population
+from jaxdqn.space import Space
 from jaxdqn.study import open_study
 from jaxdqn.sweep import sweep
 from jaxdqn.trials import Limits
@@ -100,7 +103,7 @@ class MixedPopulation:
 
     def __init__(self, name: str, platform: str, lanes: int | None = None, **overrides: Any) -> None:
         """Compile the program of space `name` and begin a search in it."""
-        self.space = space.load(name, eval_episodes=_EPISODES, **overrides)
+        self.space = _hardly_exploring(space.load(name, eval_episodes=_EPISODES, **overrides))
         self.config = space_config.of(self.space)
         largest_block = cost.largest_block(self.config, space_config.is_mixed(self.space), platform)
         self.layout = devices.choose_layout(lanes, largest_block=largest_block)
@@ -129,6 +132,13 @@ class MixedPopulation:
         """End the search and remove its log."""
         self._study.close()
         self._directory.cleanup()
+
+
+def _hardly_exploring(own: Space) -> Space:
+    """Return a space whose agents ask their networks from the beginning, as those of uniform populations do."""
+    if "epsilon_start" in own.searched:
+        return own
+    return dataclasses.replace(own, fixed={**own.fixed, "epsilon_start": defaults().epsilon_end})
 
 
 def _values(searched: MixedPopulation, name: str) -> list[float]:

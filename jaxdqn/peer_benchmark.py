@@ -157,7 +157,13 @@ def compare_uniform(
 
 
 def _uniform_agent() -> Hyperparams:
-    return defaults()._replace(train_period=1, warmup_steps=_WARMUP_STEPS, buffer_size=10_000, huber_loss=True)
+    return defaults()._replace(
+        train_period=1,
+        warmup_steps=_WARMUP_STEPS,
+        epsilon_start=defaults().epsilon_end,  # as ours
+        buffer_size=10_000,
+        huber_loss=True,
+    )
 
 
 def _spread(name: str, values: Sequence[float], digits: int) -> dict[str, Any]:

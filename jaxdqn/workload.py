@@ -37,6 +37,7 @@ def uniform(shape: Uniform) -> tuple[Config, Hyperparams]:
         train_period=shape.train_period,
         gradient_steps=shape.gradient_steps,
         warmup_steps=WARMUP_STEPS if shape.learning else _FOR_EVER,
+        epsilon_start=defaults().epsilon_end,  # who explores asks no network, which would be measured as speed
         buffer_size=10_000,
     )
     config = Config(

@@ -1,5 +1,6 @@
 """What `benchmark.py train` measures, at tiny sizes: the figures are made of what really happened."""
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -7,16 +8,17 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from optuna.distributions import FloatDistribution
 from rich.console import Console, Group
 
-from jaxdqn import benchmark, throughput, throughput_figures
+from jaxdqn import benchmark, space, throughput, throughput_figures
 from jaxdqn.benchmark import Rates, UniformPopulation, row_of
 from jaxdqn.config import Config, Layout
 from jaxdqn.cost import update_flops
-from jaxdqn.mixed import MixedPopulation, Work, _Turn, expected_s, mixed
+from jaxdqn.mixed import MixedPopulation, Work, _hardly_exploring, _Turn, expected_s, mixed
 from jaxdqn.peak import Peak
 from jaxdqn.surroundings import surroundings
-from jaxdqn.workload import Uniform
+from jaxdqn.workload import Uniform, uniform
 
 TINY = Uniform((8, 8), 4, 2, 3)
 ASKED = {
@@ -70,6 +72,14 @@ def test_a_span_counts_all_it_dispatched_and_nothing_twice(tiny: UniformPopulati
 
 
 @pytest.mark.slow
+def test_the_agents_of_a_benchmark_ask_their_networks_from_the_beginning() -> None:
+    assert uniform(Uniform((8,), 8, 1, 1))[1].epsilon_start <= 0.05
+    assert _hardly_exploring(space.load("article")).fixed["epsilon_start"] <= 0.05
+    searched = space.load("lesson")
+    searched = dataclasses.replace(searched, searched={"epsilon_start": FloatDistribution(0.5, 1.0)}, fixed={})
+    assert "epsilon_start" not in _hardly_exploring(searched).fixed
+
+
 def test_a_population_that_only_acts_makes_no_update() -> None:
     acting = UniformPopulation(TINY._replace(learning=False), Layout(1, 1, 1), "cpu", 0.1)
     rates = acting.span(0.05)
